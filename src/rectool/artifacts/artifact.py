@@ -1,0 +1,165 @@
+"""Opening an artifact: strictly, before any work is done with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rectool.artifacts import checking, digests, folder, kinds, manifest
+from rectool.artifacts.manifest import Manifest, Parent
+from rectool.errors import RectoolError
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An artifact that has been opened: its manifest and the headers of its files are sound.
+
+    Attributes:
+        path: its folder, as it was named.
+        manifest: what it says of itself.
+        elsewhere: parents that were named by hand (`--parent ROLE=PATH`), by role.
+    """
+
+    path: Path
+    manifest: Manifest
+    elsewhere: Mapping[str, Path] = field(default_factory=dict)
+
+    def file(self, name: str) -> Path:
+        return self.path / name
+
+    def parent(self, role: str) -> Artifact:
+        """Open a parent, found by its relative path or named by `--parent`.
+
+        Raises:
+            RectoolError: it has no such parent, the parent is not there, or it is not the one it was.
+        """
+        for parent in self.manifest.parents:
+            if parent.role == role:
+                return self._open_parent(parent)
+        roles = ", ".join(parent.role for parent in self.manifest.parents) or "none"
+        raise RectoolError(f"{self.path} has no parent {role!r}; its parents are: {roles}")
+
+    def parent_path(self, parent: Parent) -> Path:
+        """Where a parent is expected: as named by hand, else relative to this artifact."""
+        return self.elsewhere.get(parent.role, self.path / parent.path)
+
+    def verify(self) -> None:
+        """Hash every file again and check every value.
+
+        Raises:
+            RectoolError: names the first file that differs, with both digests.
+        """
+        for name, record in self.manifest.files.items():
+            found = digests.of_file(self.file(name))
+            if found != record.sha256:
+                raise RectoolError(f"{self.file(name)} has changed: it was {record.sha256}, it is {found}")
+        kind = kinds.named(self.manifest.kind)
+        checking.contents(self.path, kind)
+        if kind.name == "dataset":
+            for name, found in digests.of_dataset(self.path).items():
+                _same_digest(self.path, name, self.manifest.digests.get(name, "absent"), found)
+
+    def _open_parent(self, parent: Parent) -> Artifact:
+        path = self.parent_path(parent)
+        if not path.exists() and not folder.old_of(path).exists():
+            raise RectoolError(
+                f"{self.path} was made from {path} ({parent.role}), which is not there; "
+                f"say where it is with --parent {parent.role}=PATH"
+            )
+        opened = open_artifact(path, parent.kind, elsewhere=self.elsewhere)
+        self.check_parent(parent, opened)
+        return opened
+
+    def check_parent(self, parent: Parent, opened: Artifact) -> None:
+        """Raises RectoolError, naming both digests, if `opened` is not what this artifact was made from."""
+        for name, digest in parent.digests.items():
+            found = opened.manifest.digests.get(name, "absent")
+            if found != digest:
+                raise RectoolError(
+                    f"{self.path} was made from a {parent.role} whose {name} is {digest}, but {opened.path} has "
+                    f"{found}; make {self.path} again, or name the right one with --parent {parent.role}=PATH"
+                )
+
+
+def open_artifact(
+    path: Path, kind: str | None = None, *, elsewhere: Mapping[str, Path] | None = None, verify: bool = False
+) -> Artifact:
+    """Open an artifact after checking kind, versions, files, schemas, counts and its parents' digests.
+
+    A swap that a kill cut short is finished first. Parents that are not there are not an error until
+    they are asked for; a parent that is there must be the one it was.
+
+    Args:
+        kind: the kind that is needed, or None for any.
+        elsewhere: where parents lie, by role, if not where they were.
+        verify: hash every file again and check every value.
+
+    Raises:
+        RectoolError: one line that names the file and what to do.
+    """
+    folder.settle(path, is_whole)
+    if not path.exists():
+        made_by = f"; make one with: {kinds.named(kind).made_by}" if kind else ""
+        raise RectoolError(f"{path} does not exist{made_by}")
+    if not path.is_dir():
+        raise RectoolError(f"{path} is a file, but an artifact is a folder")
+    found = manifest.read(path)
+    expected = kinds.named(found.kind)
+    if kind is not None and found.kind != kind:
+        raise RectoolError(
+            f"{path} is a {found.kind} artifact, but a {kind} is needed; make one with: {kinds.named(kind).made_by}"
+        )
+    if found.kind_version > expected.version:
+        raise RectoolError(
+            f"{path} has version {found.kind_version} of kind {found.kind}, written by rectool {found.rectool}; "
+            f"this rectool reads up to {expected.version}: upgrade with: pip install -U 'rectool>={found.rectool}'"
+        )
+    artifact = Artifact(path, found, elsewhere or {})
+    _check_files(artifact)
+    for name, count in checking.headers(path, expected).items():
+        if found.counts.get(name, count) != count:
+            raise RectoolError(f"{path} should have {found.counts[name]:,} {name}, but its files have {count:,}")
+    for parent in found.parents:
+        if parent.kind != manifest.RAW and manifest_exists(artifact.parent_path(parent)):
+            artifact.parent(parent.role)
+    if verify:
+        artifact.verify()
+    return artifact
+
+
+def is_whole(directory: Path) -> bool:
+    """Whether a folder was written to its end: the manifest is written last."""
+    return manifest_exists(directory)
+
+
+def manifest_exists(directory: Path) -> bool:
+    return (directory / manifest.NAME).exists()
+
+
+def binding(parent: Artifact, kind: str) -> dict[str, str]:
+    """What of a parent binds an artifact of a kind: of a data set its sub-digests, else all of it."""
+    names = kinds.named(kind).binds if parent.manifest.kind == "dataset" else ("artifact",)
+    return {name: parent.manifest.digests[name] for name in names}
+
+
+def ancestors(artifact: Artifact) -> Iterator[tuple[Parent, Artifact | None]]:
+    """Each parent of an artifact with the artifact itself, or None for raw files and what is not there."""
+    for parent in artifact.manifest.parents:
+        present = parent.kind != manifest.RAW and manifest_exists(artifact.parent_path(parent))
+        yield parent, artifact.parent(parent.role) if present else None
+
+
+def _check_files(artifact: Artifact) -> None:
+    for name, record in artifact.manifest.files.items():
+        path = checking.inside(artifact.path, name)
+        if not path.is_file():
+            raise RectoolError(f"{path} is missing, but the manifest names it; make {artifact.path} again")
+        size = path.stat().st_size
+        if size != record.bytes:
+            raise RectoolError(f"{path} has {size:,} bytes, but was written with {record.bytes:,}; make it again")
+
+
+def _same_digest(path: Path, name: str, expected: str, found: str) -> None:
+    if expected != found:
+        raise RectoolError(f"{path}: the digest of {name} was {expected}, it is {found}")

@@ -1,0 +1,123 @@
+"""SHA-256 digests: of a file's bytes, and of a table's content whatever wrote its file.
+
+A content digest depends on column names, types, values and row order alone, not on row groups,
+compression or the library's version, so that two machines agree on what a table is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from rectool.artifacts.manifest import FileRecord
+
+
+def of_file(path: Path) -> str:
+    """`sha256:...` of a file's bytes. Raises OSError where it cannot be read."""
+    with path.open("rb") as file:
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def of_names(digests: Mapping[str, str]) -> str:
+    """`sha256:...` of named digests, whatever their order in the mapping."""
+    lines = "".join(f"{name}\0{digest}\n" for name, digest in sorted(digests.items()))
+    return "sha256:" + hashlib.sha256(lines.encode()).hexdigest()
+
+
+def of_artifact(kind: str, files: Mapping[str, FileRecord]) -> str:
+    """`sha256:...` that stands for an artifact: its kind and its files' names and bytes."""
+    return of_names({name: record.sha256 for name, record in files.items()} | {"": kind})
+
+
+class TableDigest:
+    """Content digest of a table fed batch by batch; where the batches are cut does not matter."""
+
+    def __init__(self) -> None:
+        self._streams: dict[str, Any] = {}
+
+    def update(self, batch: pa.RecordBatch) -> None:
+        for field, column in zip(batch.schema, batch.columns, strict=True):
+            self._feed(f"{field.name}:{field.type}", column)
+
+    def digest(self) -> str:
+        return of_names({name: stream.hexdigest() for name, stream in self._streams.items()})
+
+    def _feed(self, name: str, column: pa.Array) -> None:
+        """Nulls are fed as a validity byte and an empty value, strings and lists as lengths and values."""
+        valid = np.asarray(column.is_valid()).view(np.uint8)
+        self._stream(f"{name}/valid").update(valid)
+        if pa.types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+            lengths = pc.fill_null(pc.list_value_length(column), 0)
+            self._stream(f"{name}/lengths").update(np.asarray(lengths, dtype="<i8"))
+            self._feed(f"{name}/values", pc.list_flatten(column))
+        elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            filled = pc.fill_null(column, "").cast(pa.large_string())
+            bounds = np.frombuffer(filled.buffers()[1], "<i8")[filled.offset : filled.offset + len(filled) + 1]
+            self._stream(f"{name}/lengths").update(np.diff(bounds))
+            if filled.buffers()[2] is not None and len(filled):
+                self._stream(f"{name}/values").update(memoryview(filled.buffers()[2])[bounds[0] : bounds[-1]])
+        else:
+            filled = pc.fill_null(column, pa.scalar(0).cast(column.type)) if column.null_count else column
+            self._stream(f"{name}/values").update(np.ascontiguousarray(filled.to_numpy(zero_copy_only=False)))
+
+    def _stream(self, name: str) -> Any:
+        return self._streams.setdefault(name, hashlib.sha256())
+
+
+class InteractionsDigest:
+    """The digests of `interactions.parquet`: `interactions`, and `training` for its train rows alone.
+
+    Rows are digested split by split, and the split column as a whole: that fixes the order of all
+    rows and hashes each value once.
+    """
+
+    def __init__(self) -> None:
+        self._order = TableDigest()
+        self._splits: dict[str, TableDigest] = {}
+
+    def update(self, batch: pa.RecordBatch) -> None:
+        split = batch.column("split")
+        self._order.update(batch.select(["split"]))
+        rest = batch.drop_columns(["split"])
+        for name in sorted(pc.unique(split).to_pylist()):
+            rows = rest.filter(pc.equal(split, name))
+            self._splits.setdefault(name, TableDigest()).update(rows)
+
+    def digests(self) -> dict[str, str]:
+        by_split = {name: table.digest() for name, table in self._splits.items()}
+        training = by_split.get("train", TableDigest().digest())
+        return {"interactions": of_names(by_split | {"": self._order.digest()}), "training": training}
+
+
+def of_batches(batches: Iterable[pa.RecordBatch]) -> str:
+    """Content digest of a table."""
+    table = TableDigest()
+    for batch in batches:
+        table.update(batch)
+    return table.digest()
+
+
+def of_dataset(directory: Path) -> dict[str, str]:
+    """The sub-digests of a dataset's files: `items`, `users`, `interactions`, `training`."""
+    interactions = InteractionsDigest()
+    for batch in _batches(directory / "interactions.parquet"):
+        interactions.update(batch)
+    return {
+        "items": of_batches(_batches(directory / "items.parquet")),
+        "users": of_batches(_batches(directory / "users.parquet")),
+        **interactions.digests(),
+    }
+
+
+def _batches(path: Path) -> Iterable[pa.RecordBatch]:
+    with pq.ParquetFile(path) as file:
+        yield from file.iter_batches()

@@ -1,0 +1,80 @@
+"""What an artifact is made from, as known before the work starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rectool.artifacts import digests, folder
+from rectool.artifacts.artifact import Artifact, binding
+from rectool.artifacts.manifest import RAW, Manifest, Parent
+from rectool.errors import RectoolError
+
+
+@dataclass(frozen=True)
+class Input:
+    """A raw file or an artifact that a command reads.
+
+    Attributes:
+        role: what it is to the new artifact, such as `ratings` or `dataset`.
+        url: where a raw file was downloaded from, if it was.
+        artifact: the opened artifact, or None for a raw file.
+    """
+
+    role: str
+    path: Path
+    url: str | None = None
+    artifact: Artifact | None = None
+
+    def bytes(self) -> int:
+        """Size of the raw file. Raises RectoolError where it cannot be read."""
+        return self._stat().st_size
+
+    def parent(self, out: Path, kind: str) -> Parent:
+        """The record of this input in the manifest of an artifact of `kind` at `out`; hashes a raw file."""
+        path = Path(os.path.relpath(folder.real(self.path), folder.real(out))).as_posix()
+        if self.artifact is not None:
+            return Parent(self.role, self.artifact.manifest.kind, path, binding(self.artifact, kind))
+        stat = self._stat()
+        digest = {"file": digests.of_file(self.path)}
+        return Parent(self.role, RAW, path, digest, stat.st_size, stat.st_mtime_ns, self.url)
+
+    def unchanged(self, parent: Parent, kind: str) -> bool:
+        """Whether this is what a manifest records; a raw file of the same size and time is not hashed again."""
+        if self.artifact is not None:
+            return parent.kind == self.artifact.manifest.kind and parent.digests == binding(self.artifact, kind)
+        stat = self._stat()
+        if parent.kind != RAW or parent.bytes != stat.st_size:
+            return False
+        return parent.modified == stat.st_mtime_ns or parent.digests == {"file": digests.of_file(self.path)}
+
+    def _stat(self) -> os.stat_result:
+        try:
+            return self.path.stat()
+        except OSError as problem:
+            raise RectoolError(f"{self.path} cannot be read: {problem.strerror}") from None
+
+
+def same_making(
+    made: Manifest, *, kind: str, kind_version: int, settings: dict[str, object], seed: int, inputs: Sequence[Input]
+) -> str | None:
+    """What differs between how an artifact was made and how it would be made now, or None.
+
+    Returns:
+        For people: the first setting or input that differs.
+    """
+    if (made.kind, made.kind_version) != (kind, kind_version):
+        return f"it is a {made.kind} artifact of version {made.kind_version}"
+    if made.seed != seed:
+        return f"seed was {made.seed}, is {seed}"
+    for name in sorted(made.settings.keys() | settings.keys()):
+        if made.settings.get(name) != settings.get(name):
+            return f"{name} was {made.settings.get(name)}, is {settings.get(name)}"
+    before = {parent.role: parent for parent in made.parents}
+    now = {item.role: item for item in inputs}
+    for role in sorted(before.keys() | now.keys()):
+        if role not in before or role not in now or not now[role].unchanged(before[role], kind):
+            return f"{role} is another one"
+    return None

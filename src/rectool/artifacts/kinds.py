@@ -1,0 +1,114 @@
+"""The kinds of artifacts: the files of each, what they must hold, and what they bind to.
+
+A new kind is one entry of `KINDS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from rectool.artifacts import schemas
+from rectool.errors import RectoolError
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """A Parquet file: the columns it must have (it may have more) and what its rows are."""
+
+    schema: pa.Schema
+    rows: str
+
+
+@dataclass(frozen=True)
+class TensorFile:
+    """A safetensors file: tensors it must have, each with the names of its axes."""
+
+    tensors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    types: tuple[str, ...] = ("F32", "F16")
+
+
+@dataclass(frozen=True)
+class DocumentFile:
+    """A JSON file that holds one object."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What an artifact of a kind looks like.
+
+    Attributes:
+        version: of the files' layout; a newer one than ours is refused.
+        files: by name.
+        optional: names of files that may be absent.
+        binds: the sub-digests of its data set that must not change under it.
+        made_by: the command to name where one is missing.
+    """
+
+    name: str
+    version: int
+    files: Mapping[str, TableFile | TensorFile | DocumentFile]
+    made_by: str
+    binds: tuple[str, ...] = ()
+    optional: frozenset[str] = frozenset()
+
+
+KINDS: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind(
+            name="dataset",
+            version=1,
+            files={
+                "interactions.parquet": TableFile(schemas.INTERACTIONS, rows="interactions"),
+                "items.parquet": TableFile(schemas.ITEMS, rows="items"),
+                "users.parquet": TableFile(schemas.USERS, rows="users"),
+            },
+            made_by="rectool prep",
+        ),
+        Kind(
+            name="cf",
+            version=1,
+            files={
+                "weights.safetensors": TensorFile(),
+                "embeddings.safetensors": TensorFile(
+                    {"user": ("users", "embedding_size"), "item": ("items", "embedding_size")}
+                ),
+                "config.json": DocumentFile(),
+                "curve.parquet": TableFile(schemas.CURVE, rows="curve_points"),
+            },
+            made_by="rectool train-cf",
+            binds=("users", "items", "training"),
+            optional=frozenset({"curve.parquet"}),
+        ),
+        Kind(
+            name="semantic",
+            version=1,
+            files={
+                "embeddings.safetensors": TensorFile({"item": ("items", "embedding_size")}),
+                "config.json": DocumentFile(),
+            },
+            made_by="rectool distill",
+            binds=("items",),
+        ),
+        Kind(
+            name="result",
+            version=1,
+            files={
+                "predictions.parquet": TableFile(schemas.PREDICTIONS, rows="predictions"),
+                "metrics.json": DocumentFile(),
+            },
+            made_by="rectool eval",
+            binds=("users", "items", "interactions"),
+        ),
+    )
+}
+
+
+def named(name: str) -> Kind:
+    """The kind of that name. Raises RectoolError that lists the kinds there are."""
+    if name not in KINDS:
+        raise RectoolError(f"there is no artifact kind {name!r}; the kinds are {', '.join(KINDS)}")
+    return KINDS[name]

@@ -1,0 +1,174 @@
+"""The manifest `rectool.json`: what an artifact is, what it was made of, and how.
+
+Read strictly: a field that is missing or of another type is an error that names it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+from rectool.errors import RectoolError
+
+NAME = "rectool.json"
+FORMAT = 1
+LIMIT_BYTES = 64 << 20
+T = TypeVar("T")
+RAW = "raw"
+"""Kind of a parent that is a file from outside rather than an artifact."""
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """One file of an artifact."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Parent:
+    """What an artifact was made of: another artifact, or a raw file."""
+
+    role: str
+    kind: str
+    path: str
+    """Relative to the artifact's folder, with forward slashes."""
+    digests: dict[str, str]
+    """What binds: an artifact's sub-digests by name, or `file` for a raw file."""
+    bytes: int | None = None
+    modified: int | None = None
+    """Of a raw file: nanoseconds since 1970. With `bytes`, saves hashing it again."""
+    url: str | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The whole of `rectool.json`."""
+
+    kind: str
+    kind_version: int
+    rectool: str
+    command: list[str]
+    """The command line with every setting that is not a default, settings files included."""
+    directory: str
+    """Where the command ran, relative to the artifact's folder."""
+    settings: dict[str, Any]
+    seed: int
+    parents: list[Parent]
+    files: dict[str, FileRecord]
+    digests: dict[str, str]
+    """`artifact`, which stands for all its files, and the sub-digests of its kind."""
+    counts: dict[str, int]
+    metrics: dict[str, Any] = field(default_factory=dict)
+    run: dict[str, Any] = field(default_factory=dict)
+    """When and on what: started, wall_seconds, peak_memory_bytes, device, world_size, libraries."""
+    format: int = FORMAT
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def read(directory: Path) -> Manifest:
+    """Read and check the manifest of an artifact.
+
+    Raises:
+        RectoolError: none is there, it is of a newer format, or it is damaged.
+    """
+    path = directory / NAME
+    try:
+        if path.stat().st_size > LIMIT_BYTES:
+            raise RectoolError(f"{path} is larger than {LIMIT_BYTES >> 20} MiB: not a manifest")
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise RectoolError(
+            f"{directory} is not a rectool artifact: it has no {NAME}; "
+            f"if another program wrote it: rectool adopt {directory} --kind KIND --data DATA"
+        ) from None
+    except (ValueError, RecursionError) as problem:
+        raise RectoolError(f"{path} is damaged: not JSON ({problem}); make the artifact again") from None
+    except OSError as problem:
+        raise RectoolError(f"{path} cannot be read: {problem.strerror}") from None
+    return _parse(path, value)
+
+
+def _parse(path: Path, value: Any) -> Manifest:
+    fields = _Fields(path, "", value)
+    version = fields.get("format", int)
+    if version > FORMAT:
+        written_by = fields.get("rectool", str)
+        raise RectoolError(
+            f"{path} has format {version}, written by rectool {written_by}; this rectool reads up to "
+            f"{FORMAT}: upgrade with: pip install -U 'rectool>={written_by}'"
+        )
+    return Manifest(
+        format=version,
+        kind=fields.get("kind", str),
+        kind_version=fields.get("kind_version", int),
+        rectool=fields.get("rectool", str),
+        command=fields.items("command", str),
+        directory=fields.get("directory", str),
+        settings=fields.get("settings", dict),
+        seed=fields.get("seed", int),
+        parents=[_parent(path, index, item) for index, item in enumerate(fields.items("parents", dict))],
+        files={_inner_name(path, name): _file(path, name, item) for name, item in fields.values("files", dict)},
+        digests=dict(fields.values("digests", str)),
+        counts=dict(fields.values("counts", int)),
+        metrics=fields.get("metrics", dict),
+        run=fields.get("run", dict),
+    )
+
+
+def _parent(path: Path, index: int, value: Any) -> Parent:
+    fields = _Fields(path, f"parents[{index}].", value)
+    return Parent(
+        role=fields.get("role", str),
+        kind=fields.get("kind", str),
+        path=fields.get("path", str),
+        digests=dict(fields.values("digests", str)),
+        bytes=fields.optional("bytes", int),
+        modified=fields.optional("modified", int),
+        url=fields.optional("url", str),
+    )
+
+
+def _file(path: Path, name: str, value: Any) -> FileRecord:
+    fields = _Fields(path, f"files[{name!r}].", value)
+    return FileRecord(bytes=fields.get("bytes", int), sha256=fields.get("sha256", str))
+
+
+def _inner_name(path: Path, name: str) -> str:
+    pure = PurePosixPath(name)
+    if pure.is_absolute() or ".." in pure.parts or "\\" in name or "\0" in name or not pure.parts:
+        raise RectoolError(f"{path} names a file outside the artifact: {name!r}")
+    return name
+
+
+class _Fields:
+    """Typed access to the fields of a JSON object, with errors that name the field."""
+
+    def __init__(self, path: Path, prefix: str, value: Any) -> None:
+        self.path, self.prefix = path, prefix
+        self.object: dict[str, Any] = self._check("", value, dict)
+
+    def get(self, name: str, kind: type[T]) -> T:
+        if name not in self.object:
+            raise RectoolError(f"{self.path} is damaged: it has no field {self.prefix}{name}")
+        return self._check(name, self.object[name], kind)
+
+    def optional(self, name: str, kind: type[T]) -> T | None:
+        return None if self.object.get(name) is None else self.get(name, kind)
+
+    def items(self, name: str, kind: type[T]) -> list[T]:
+        return [self._check(f"{name}[{i}]", item, kind) for i, item in enumerate(self.get(name, list))]
+
+    def values(self, name: str, kind: type[T]) -> list[tuple[str, T]]:
+        return [(key, self._check(f"{name}[{key!r}]", item, kind)) for key, item in self.get(name, dict).items()]
+
+    def _check(self, name: str, value: Any, kind: type[T]) -> T:
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            where = self.prefix + name or "the whole"
+            raise RectoolError(f"{self.path} is damaged: {where} is not of type {kind.__name__}")
+        return value

@@ -1,0 +1,52 @@
+"""Column names and types of every table on disk, with their units. The one place for them."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+SPLITS = ("train", "valid", "test", "context")
+"""`context` rows are history only: never a target."""
+
+INTERACTIONS = pa.schema(
+    [
+        pa.field("user", pa.int32(), nullable=False),  # row of users.parquet
+        pa.field("item", pa.int32(), nullable=False),  # row of items.parquet
+        pa.field("timestamp", pa.int64(), nullable=False),  # seconds since 1970, UTC
+        pa.field("rating", pa.float32()),  # as released; null where there is none
+        pa.field("label", pa.int8()),  # 1 liked, 0 not; null for implicit events
+        pa.field("split", pa.string(), nullable=False),  # one of SPLITS
+    ]
+)
+"""Sorted by (user, timestamp, original row)."""
+
+TRUE_PROBABILITY = pa.field("true_probability", pa.float32())
+"""Side column of synthetic data: the probability that the label was drawn with."""
+
+ITEMS = pa.schema(
+    [
+        pa.field("item_id", pa.string(), nullable=False),  # the raw id
+        pa.field("title", pa.string(), nullable=False),
+        pa.field("text", pa.string()),  # description or null
+    ]
+)
+USERS = pa.schema([pa.field("user_id", pa.string(), nullable=False)])  # the raw id
+
+CURVE = pa.schema(
+    [
+        pa.field("step", pa.int64()),  # optimizer steps done
+        pa.field("epoch", pa.float64()),  # passes over the training rows done
+        pa.field("split", pa.string()),  # what was measured on
+        pa.field("metric", pa.string()),
+        pa.field("value", pa.float64()),
+    ]
+)
+PREDICTIONS = pa.schema(
+    [
+        pa.field("row", pa.int64()),  # row of interactions.parquet
+        pa.field("user", pa.int32()),
+        pa.field("item", pa.int32()),
+        pa.field("label", pa.int8()),
+        pa.field("score", pa.float32()),  # what ranks
+        pa.field("probability", pa.float32()),  # of label 1; null where the model gives none
+    ]
+)

@@ -1,0 +1,90 @@
+"""The command line: one Typer application, one place where errors become a line and an exit code."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from rectool import __version__, console
+from rectool.commands import adopt, inspect, prep
+from rectool.errors import RectoolError
+
+OURS, MISTAKE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
+
+app = typer.Typer(
+    name="rectool",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Start with: rectool prep synthetic --out data/synthetic",
+)
+app.add_typer(prep.app, name="prep")
+inspect.register(app)
+adopt.register(app)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        sys.stdout.write(f"rectool {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def rectool(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    """Recommendation by collaborative filtering joined with large language models.
+
+    Each command does one thing: it reads artifacts and writes one.
+    """
+
+
+def main() -> NoReturn:
+    """Run the command line and exit: 0 done, 1 our fault, 2 the user's mistake, 130 interrupted."""
+    signal.signal(signal.SIGTERM, _terminate)
+    debug = "--debug" in sys.argv
+    try:
+        code = app(standalone_mode=False)
+    except RectoolError as problem:
+        if debug:
+            raise
+        console.error(str(problem))
+        code = problem.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        console.error("interrupted; nothing was written")
+        code = INTERRUPTED
+    except OSError as problem:
+        if debug:
+            raise
+        console.error(" ".join(str(problem).split()))
+        code = MISTAKE
+    except Exception as problem:
+        if debug:
+            raise
+        code = _explain(problem)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _explain(problem: Exception) -> int:
+    """One line for a mistake on the command line, or for a fault of ours."""
+    context = getattr(problem, "ctx", None)
+    format_message = getattr(problem, "format_message", None)
+    if format_message is not None:  # how Typer reports what was typed
+        message = " ".join(format_message().split()).rstrip(".").replace("Value error, ", "")
+        if message:  # nothing was asked for: the help that was shown is the answer
+            where = f"; see {context.command_path} --help" if context is not None else ""
+            console.error(message + where)
+        return MISTAKE
+    console.error(
+        f"{type(problem).__name__}: {' '.join(str(problem).split())} (a fault of rectool; --debug tells more)"
+    )
+    return OURS
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    console.error("terminated; nothing was written")
+    sys.exit(TERMINATED)

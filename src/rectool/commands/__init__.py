@@ -1,0 +1,1 @@
+"""Flags in, artifacts out: one file per command. Heavy imports stand inside functions."""

@@ -1,0 +1,140 @@
+"""Flags from settings: a command's parameters are dataclasses, and each of their fields is a flag."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import tomllib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import typer
+
+from rectool.errors import RectoolError
+from rectool.settings import flag_name
+
+ON_THE_WAY = {"overwrite", "update", "dry_run", "parent", "quiet", "json", "debug", "settings"}
+"""Settings of how a command runs, not of what it makes: not part of the command that rebuilds it."""
+
+
+def command(
+    app: typer.Typer, name: str, *, examples: Sequence[str]
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a function whose parameters are dataclasses of settings as a command.
+
+    Each field becomes a flag (see `rectool.settings.setting`), in one help panel per dataclass, whose
+    class attribute `panel` is its title.
+
+    Args:
+        examples: command lines for the end of `--help`.
+    """
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        groups: dict[str, Any] = {
+            parameter: kind for parameter, kind in get_type_hints(function).items() if dataclasses.is_dataclass(kind)
+        }
+        owners = [(parameter, field) for parameter, kind in groups.items() for field in dataclasses.fields(kind)]
+
+        def run(**values: Any) -> None:
+            arguments: dict[str, dict[str, Any]] = {parameter: {} for parameter in groups}
+            for parameter, field in owners:
+                value = values[field.name]
+                arguments[parameter][field.name] = tuple(value) if isinstance(value, list) else value
+            function(**{parameter: kind(**arguments[parameter]) for parameter, kind in groups.items()})
+
+        parameters = [_parameter(groups[parameter], field) for parameter, field in owners]
+        parameters.sort(key=lambda parameter: parameter.default is not inspect.Parameter.empty)
+        run.__name__ = function.__name__
+        run.__doc__ = function.__doc__
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        epilog = "\n\n".join(["Examples:", *(f"  {example}" for example in examples)])
+        app.command(name, epilog=epilog, no_args_is_help=True)(run)
+        return function
+
+    return register
+
+
+def from_file(context: typer.Context, path: Path | None) -> Path | None:
+    """Callback of `--settings`: the file's values stand in for flags that are not given.
+
+    Raises:
+        RectoolError: the file is not TOML, or names a setting that the command does not have.
+    """
+    if path is None:
+        return None
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise RectoolError(f"--settings {path} cannot be read: {problem.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise RectoolError(f"--settings {path} is not TOML: {problem}") from None
+    known = {
+        option.lstrip("-").replace("-", "_"): parameter
+        for parameter in context.command.params
+        for option in (*parameter.opts, parameter.name or "")
+    }
+    chosen: dict[str, Any] = {}
+    for key, value in values.items():
+        parameter = known.get(key.replace("-", "_"))
+        if parameter is None or parameter.name in ("settings", "help"):
+            raise RectoolError(f"--settings {path}: {context.command_path} has no setting {key}; see --help")
+        if isinstance(value, dict):
+            raise RectoolError(f"--settings {path}: {key} is a table; write all settings at the top level")
+        chosen[str(parameter.name)] = value if isinstance(value, list | bool) else str(value)
+    context.default_map = {**(context.default_map or {}), **chosen}
+    return path
+
+
+def command_line(words: Sequence[str], groups: Sequence[Any]) -> list[str]:
+    """The command with every setting that is not its default: it needs no settings file to run again."""
+    line = list(words)
+    options: list[str] = []
+    for group in groups:
+        for field in dataclasses.fields(group):
+            value = getattr(group, field.name)
+            if field.name in ON_THE_WAY or value == field.default:
+                continue
+            if field.metadata["argument"]:
+                line.append(str(value))
+            elif isinstance(value, bool):
+                options.append(flag_name(field.name) if value else flag_name("no_" + field.name))
+            else:
+                for each in value if isinstance(value, tuple) else (value,):
+                    options += [flag_name(field.name), str(each)]
+    return line + options
+
+
+def _parameter(group: type[Any], field: dataclasses.Field[Any]) -> inspect.Parameter:
+    kind = get_type_hints(group)[field.name]
+    metadata = field.metadata
+    if get_origin(kind) is tuple:
+        kind = list[get_args(kind)[0]]  # type: ignore[misc]
+    info: Any
+    if metadata["argument"]:
+        info = typer.Argument(help=metadata["help"], show_default=False)
+    else:
+        name = flag_name(field.name)
+        names = [name, flag_name("no_" + field.name)] if _is_switch(kind, field) else [name]
+        info = typer.Option(
+            *names,
+            help=metadata["help"],
+            metavar=metadata["metavar"],
+            rich_help_panel=getattr(group, "panel", None),
+            is_eager=field.name == "settings",
+            callback=from_file if field.name == "settings" else None,
+        )
+    default = field.default
+    if default is dataclasses.MISSING:
+        default = inspect.Parameter.empty
+    elif isinstance(default, tuple):
+        default = list(default)
+    return inspect.Parameter(
+        field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info]
+    )
+
+
+def _is_switch(kind: Any, field: dataclasses.Field[Any]) -> bool:
+    """Whether a flag needs its opposite: a switch that is on by default."""
+    return kind is bool and field.default is True

@@ -1,0 +1,124 @@
+"""`rectool inspect`: what an artifact is, where it comes from, and how to make it again."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from rectool import console
+from rectool.commands.flags import command
+from rectool.commands.options import Elsewhere, Talk
+from rectool.settings import setting
+
+if TYPE_CHECKING:
+    from rich.tree import Tree
+
+    from rectool.artifacts import Artifact
+    from rectool.artifacts.lineage import Node
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What to look at, and how closely."""
+
+    path: Path = setting(argument=True, recorded=False, help="Folder of the artifact.")
+    verify: bool = setting(False, recorded=False, help="Hash every file again and check every value.")
+    script: bool = setting(False, recorded=False, help="Print a shell script that rebuilds it, and nothing else.")
+
+
+def register(app: typer.Typer) -> None:
+    command(
+        app,
+        "inspect",
+        examples=[
+            "rectool inspect data/ml-100k",
+            "rectool inspect data/ml-100k --verify",
+            "rectool inspect runs/mf --script > rebuild.sh",
+        ],
+    )(inspect)
+
+
+def inspect(inspection: Inspection, elsewhere: Elsewhere, talk: Talk) -> None:
+    """What an artifact is: counts, settings, files, lineage, and the commands that rebuild it."""
+    from rectool.artifacts import lineage, open_artifact
+
+    artifact = open_artifact(inspection.path, elsewhere=elsewhere.parents())
+    if inspection.script:
+        console.show(lineage.script(artifact).rstrip("\n"))
+        console.result({"script": lineage.script(artifact)})
+        return
+    if inspection.verify:
+        with console.step("hashing and checking"):
+            artifact.verify()
+    origin = lineage.tree(artifact)
+    _show(artifact, origin, verified=inspection.verify)
+    console.result(
+        {
+            "artifact": str(artifact.path),
+            "verified": inspection.verify,
+            **asdict(artifact.manifest),
+            "lineage": _nodes(origin, verify=inspection.verify),
+        }
+    )
+
+
+def _show(artifact: Artifact, origin: Node, *, verified: bool) -> None:
+    import shlex
+
+    made = artifact.manifest
+    console.show(
+        f"{artifact.path}: {made.kind}, made {made.run.get('started', 'some time ago')} by rectool {made.rectool}"
+    )
+    console.show(f"digest {made.digests['artifact']}" + (" (verified)" if verified else ""))
+    console.table("counts", ("", ""), [(name, f"{count:,}") for name, count in made.counts.items()])
+    if made.kind == "dataset" and "splits" in made.metrics:
+        from rectool.data import statistics
+
+        statistics.show(made.metrics)
+    settings = {**made.settings, "seed": made.seed}
+    console.table("settings", ("", ""), [(name, str(value)) for name, value in settings.items() if value is not None])
+    files = [(name, f"{record.bytes:,}", record.sha256[7:19]) for name, record in made.files.items()]
+    console.table("files", ("", "bytes", "sha256"), files)
+    console.show("lineage")
+    console.show(_tree(origin, verify=verified))
+    console.show("made by")
+    console.show("  " + (shlex.join(made.command) if made.command else "another program; taken in by rectool adopt"))
+
+
+def _tree(node: Node, *, verify: bool) -> Tree:
+    from rich.text import Text
+    from rich.tree import Tree
+
+    tree = Tree(Text(_line(node, verify=verify)))
+    for child in node.children:
+        tree.add(_tree(child, verify=verify))
+    return tree
+
+
+def _line(node: Node, *, verify: bool) -> str:
+    kind = node.artifact.manifest.kind if node.artifact else node.parent.kind if node.parent else ""
+    role = f"{node.parent.role}: " if node.parent else ""
+    source = f" from {node.parent.url}" if node.parent and node.parent.url else ""
+    return f"{role}{os.path.relpath(node.path)} ({kind}, {_state(node, verify=verify)}){source}"
+
+
+def _state(node: Node, *, verify: bool) -> str:
+    if not node.is_there():
+        return "not there any more"
+    if node.artifact is None and verify:
+        return "unchanged" if node.is_unchanged() else "CHANGED since"
+    digest = node.artifact.manifest.digests["artifact"] if node.artifact else ""
+    return digest[7:19] or "there"
+
+
+def _nodes(node: Node, *, verify: bool) -> dict[str, Any]:
+    return {
+        "path": str(node.path),
+        "role": node.parent.role if node.parent else None,
+        "state": _state(node, verify=verify),
+        "parents": [_nodes(child, verify=verify) for child in node.children],
+    }

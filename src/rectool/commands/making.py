@@ -1,0 +1,131 @@
+"""How every command that writes an artifact runs: check, skip or refuse, make, report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rectool import console
+from rectool.commands.flags import command_line
+from rectool.commands.options import Make
+from rectool.settings import recorded
+
+if TYPE_CHECKING:
+    from rectool.artifacts import Draft, Input, Manifest
+    from rectool.data.estimate import Plan
+
+
+def make_artifact(
+    kind: str,
+    words: Sequence[str],
+    make: Make,
+    groups: Sequence[Any],
+    *,
+    plan: Callable[[], Plan],
+    inputs: Callable[[], Sequence[Input]],
+    build: Callable[[Draft], None],
+    show: Callable[[Manifest], None],
+    temp_dir: Path | None = None,
+) -> None:
+    """Make an artifact as the shared flags say.
+
+    Args:
+        words: the command's own words, such as `rectool prep movielens`.
+        groups: all its settings, `make` aside.
+        plan: checks the inputs and tells what would be done.
+        inputs: the raw files and artifacts that are read; may download.
+        build: writes the files into the draft.
+        show: prints what was made.
+
+    Raises:
+        RectoolError: bad input or settings, or something stands at `--out`.
+    """
+    from rectool.artifacts import Making, draft, folder, kinds, manifest, open_artifact
+    from rectool.artifacts.artifact import is_whole, manifest_exists
+    from rectool.artifacts.inputs import same_making
+
+    out = make.out
+    settings = recorded(groups)
+    folder.settle(out, is_whole)
+    draft.refuse_foreign(out)
+    there = manifest_exists(out)
+    if make.dry_run:
+        if there and not (make.overwrite or make.update):
+            raise draft.exists_error(out)
+        _tell(out, kind, plan())
+        return
+    if there and not (make.overwrite or make.update):
+        raise draft.exists_error(out)
+    plan()
+    sources = inputs()
+    if there and make.update:
+        made = manifest.read(out)
+        differs = same_making(
+            made,
+            kind=kind,
+            kind_version=kinds.named(kind).version,
+            settings=settings,
+            seed=make.seed,
+            inputs=sources,
+        )
+        if differs is None:
+            open_artifact(out, kind)
+            console.say(f"{out} is up to date")
+            _report(out, made, skipped=True)
+            return
+        console.say(f"{out} is made again: {differs}")
+    making = Making(
+        command=command_line(words, [*groups, make]),
+        settings=settings,
+        seed=make.seed,
+        parents=[source.parent(out, kind) for source in sources],
+    )
+    with draft.write(out, kind, making, replace=there, temp_dir=temp_dir) as written:
+        build(written)
+    made = manifest.read(out)
+    show(made)
+    console.say(f"{out}: {kind} written in {made.run['wall_seconds']:.1f} s; rectool inspect {out} tells more")
+    _report(out, made, skipped=False)
+
+
+def _tell(out: Path, kind: str, plan: Plan) -> None:
+    for source in plan.reads:
+        console.show(f"would read   {source}")
+    console.show(f"would write  {out} ({kind}, about {_size(plan.disk_bytes)})")
+    console.show(
+        f"would need   up to {_size(plan.scratch_bytes)} of temporary files, {_size(plan.memory_bytes)} of memory"
+    )
+    console.result(
+        {
+            "dry_run": True,
+            "artifact": str(out),
+            "kind": kind,
+            "reads": list(plan.reads),
+            "disk_bytes": plan.disk_bytes,
+            "scratch_bytes": plan.scratch_bytes,
+            "memory_bytes": plan.memory_bytes,
+        }
+    )
+
+
+def _report(out: Path, made: Manifest, *, skipped: bool) -> None:
+    console.result(
+        {
+            "artifact": str(out),
+            "kind": made.kind,
+            "skipped": skipped,
+            "digest": made.digests["artifact"],
+            "counts": made.counts,
+            "metrics": made.metrics,
+            "wall_seconds": made.run.get("wall_seconds"),
+        }
+    )
+
+
+def _size(count: int) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count = round(count / 1000)
+    return f"{count} GB"

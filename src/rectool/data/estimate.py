@@ -1,0 +1,50 @@
+"""How much disk and memory a preparation will want, from the size of what it reads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rectool.data.settings import Resources
+
+COMPRESSED = {".gz": 4.0, ".zip": 4.0, ".parquet": 4.0}
+"""How many bytes of plain text a byte of such a file stands for, roughly."""
+DISK_PER_TEXT = 0.35
+SCRATCH_PER_TEXT = 1.6
+MEMORY_PER_TEXT = 3.5
+BASE_MEMORY = 250 << 20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a preparation would do.
+
+    Attributes:
+        reads: files and artifacts.
+        disk_bytes: estimated size of the artifact.
+        scratch_bytes: estimated size of temporary files, at most.
+        memory_bytes: estimated peak memory.
+    """
+
+    reads: Sequence[str]
+    disk_bytes: int
+    scratch_bytes: int
+    memory_bytes: int
+
+
+def estimate(reads: Sequence[str], resources: Resources) -> Plan:
+    """A plan with sizes; what is yet to be downloaded counts nothing."""
+    text = 0.0
+    for name in reads:
+        path = Path(name)
+        if path.is_file():
+            text += path.stat().st_size * COMPRESSED.get(path.suffix, 1.0)
+    limit = resources.memory_bytes() or int(0.8 * _machine_memory())
+    memory = BASE_MEMORY + min(int(text * MEMORY_PER_TEXT), limit)
+    return Plan(reads, int(text * DISK_PER_TEXT), int(text * SCRATCH_PER_TEXT), memory)
+
+
+def _machine_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

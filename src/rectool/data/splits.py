@@ -1,0 +1,141 @@
+"""Who is trained on and who is tested on: how the targets of a log are split.
+
+Time decides, and the original row order where times are equal. No target of an earlier split is
+later than one of a later split, except under leave-one-out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TypeAlias
+
+from rectool.artifacts.schemas import SPLITS
+from rectool.data.engine import Engine
+from rectool.data.settings import Split
+from rectool.errors import RectoolError
+
+DAY = 86_400
+
+Cut: TypeAlias = tuple[int, int]
+"""(timestamp, row) of the first target of a later split."""
+
+
+def month_range(split: Split, first: int) -> tuple[int, int]:
+    """The seconds that `months` splits cover: from the month of `first` (seconds) to the end of the last."""
+    start = datetime.fromtimestamp(first, UTC)
+    return _month(start, 0), _month(start, -(-sum(split.parts) // 1))
+
+
+def expression(engine: Engine, split: Split) -> str:
+    """A query that gives each row of `kept` its split: columns `row` and `split`.
+
+    Args:
+        engine: holds `kept` (row, user_id, timestamp, ...).
+
+    Raises:
+        RectoolError: a split would be empty.
+    """
+    if split.rule == "given":
+        return "SELECT row, split FROM kept"
+    if split.rule == "leave-one-out":
+        # A user with fewer than three rows cannot give one to each split, and is trained on.
+        return (
+            "SELECT row, CASE WHEN length >= 3 AND place = length THEN 'test' "
+            "WHEN length >= 3 AND place = length - 1 THEN 'valid' ELSE 'train' END AS split "
+            f"FROM ({_places()})"
+        )
+    targets = "kept"
+    if split.rule == "windows":
+        # Each row from the L-th on ends a window of L rows; a shorter history is one window.
+        engine.run(
+            f"CREATE TABLE targets AS SELECT row, timestamp FROM ({_places()}) "
+            f"WHERE place >= {split.window} OR place = length"
+        )
+        targets = "targets"
+    cuts = _month_cuts(engine, split) if split.rule == "months" else _ratio_cuts(engine, targets, split)
+    by_time = _by_time(cuts)
+    if split.rule == "windows":
+        return (
+            f"SELECT kept.row, CASE WHEN targets.row IS NULL THEN 'context' ELSE {by_time} END AS split "
+            "FROM kept LEFT JOIN targets ON kept.row = targets.row"
+        )
+    return f"SELECT row, {by_time} AS split FROM kept"
+
+
+def check_given(engine: Engine) -> None:
+    """Raises RectoolError if a ready-made split has another value than the four it may have."""
+    names = ", ".join(f"'{name}'" for name in SPLITS)
+    wrong = engine.rows(
+        f"SELECT row, split FROM kept WHERE split IS NULL OR split NOT IN ({names}) ORDER BY row LIMIT 1"
+    )
+    if wrong:
+        raise RectoolError(f"row {wrong[0][0] + 1} has split {wrong[0][1]!r}; it must be one of {', '.join(SPLITS)}")
+
+
+def _places() -> str:
+    return (
+        "SELECT row, timestamp, row_number() OVER (PARTITION BY user_id ORDER BY timestamp, row) AS place, "
+        "count(*) OVER (PARTITION BY user_id) AS length FROM kept"
+    )
+
+
+def _by_time(cuts: Sequence[Cut]) -> str:
+    """SQL: a row before the first cut is train, before the second valid, else test."""
+    (valid_time, valid_row), (test_time, test_row) = cuts
+    return (
+        f"CASE WHEN kept.timestamp < {valid_time} "
+        f"OR (kept.timestamp = {valid_time} AND kept.row < {valid_row}) THEN 'train' "
+        f"WHEN kept.timestamp < {test_time} "
+        f"OR (kept.timestamp = {test_time} AND kept.row < {test_row}) THEN 'valid' ELSE 'test' END"
+    )
+
+
+def _ratio_cuts(engine: Engine, targets: str, split: Split) -> list[Cut]:
+    """The first train share of the targets in time order, rounded down, then valid, then test."""
+    total = int(engine.value(f"SELECT count(*) FROM {targets}"))
+    train, valid, _ = split.parts
+    shares = (train / sum(split.parts), (train + valid) / sum(split.parts))
+    return [_nth(engine, targets, total * share // 1) for share in shares]
+
+
+def _month_cuts(engine: Engine, split: Split) -> list[Cut]:
+    """Whole months by the calendar; a fraction of a month by its rows in time order."""
+    first = int(engine.value("SELECT min(timestamp) FROM kept"))
+    start = datetime.fromtimestamp(first, UTC)
+    cuts = []
+    for months in (split.parts[0], split.parts[0] + split.parts[1]):
+        whole = months // 1
+        since, until = _month(start, whole), _month(start, whole + 1)
+        if months == whole:
+            cuts.append((since, 0))
+            continue
+        inside = f"(SELECT row, timestamp FROM kept WHERE timestamp >= {since} AND timestamp < {until})"
+        rows = int(engine.value(f"SELECT count(*) FROM {inside}"))
+        cuts.append(_nth(engine, inside, rows * (months - whole) // 1) if rows else (since, 0))
+    return cuts
+
+
+def _nth(engine: Engine, targets: str, n: int) -> Cut:
+    """(timestamp, row) of target number n (from 0) in time order; past the last, a cut behind all.
+
+    Finds the day by a count of each, then sorts that day alone: no sort of the whole log.
+    """
+    before = 0
+    for day, rows in engine.rows(
+        f"SELECT CAST(floor(timestamp / {DAY}.0) AS BIGINT) AS day, count(*) FROM {targets} GROUP BY day ORDER BY day"
+    ):
+        if n < before + rows:
+            found = engine.row(
+                f"SELECT timestamp, row FROM {targets} WHERE timestamp >= {day * DAY} "
+                f"AND timestamp < {(day + 1) * DAY} ORDER BY timestamp, row LIMIT 1 OFFSET {n - before}"
+            )
+            return int(found[0]), int(found[1])
+        before += rows
+    return (1 << 62, 0)
+
+
+def _month(start: datetime, months: int) -> int:
+    """Seconds at the first of the month that lies so many months after that of `start`."""
+    index = start.year * 12 + start.month - 1 + int(months)
+    return int(datetime(index // 12, index % 12 + 1, 1, tzinfo=UTC).timestamp())
