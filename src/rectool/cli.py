@@ -8,6 +8,7 @@ from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from rectool import __version__, console
 from rectool.commands import adopt, inspect, prep
@@ -15,8 +16,17 @@ from rectool.errors import RectoolError
 
 OURS, MISTAKE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 
+
+class PipelineOrder(TyperGroup):
+    """Lists commands in the order in which data passes them."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+        return sorted(self.commands, key=("prep", "inspect", "adopt").index)
+
+
 app = typer.Typer(
     name="rectool",
+    cls=PipelineOrder,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -48,7 +58,7 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, _terminate)
     debug = "--debug" in sys.argv
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="rectool", standalone_mode=False)
     except RectoolError as problem:
         if debug:
             raise

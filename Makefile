@@ -1,0 +1,49 @@
+# make quickstart   sets everything up and runs the main job on the embedded data, offline
+# make test         sets everything up, lints, type-checks and passes all tests
+#
+# Both need only Python 3.11 or newer, make and git. VENV=PATH uses another environment; one that has
+# torch already is used as it is: nothing in it that satisfies pyproject.toml is replaced.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(abspath $(VENV))/bin
+OURS := $(VENV)/.made-by-make
+
+.PHONY: quickstart test lint types tests format docs clean
+
+quickstart: $(VENV)/.rectool
+	PATH="$(BIN):$$PATH" bash examples/quickstart.sh
+
+test: lint types tests
+
+lint: $(VENV)/.rectool-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.rectool-dev
+	$(BIN)/mypy
+
+tests: $(VENV)/.rectool-dev
+	$(BIN)/python -m pytest -n auto $(PYTEST)
+
+format: $(VENV)/.rectool-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf runs/quickstart .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	if [ -e $(OURS) ]; then rm -rf $(VENV); fi
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: rectool needs Python 3.11 or newer; say which with: make PYTHON=python3.12 ..."; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	touch $(OURS)
+
+$(VENV)/.rectool: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet $$(test -e $(OURS) && echo "-c constraints.txt") -e .
+	touch $@
+
+$(VENV)/.rectool-dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet $$(test -e $(OURS) && echo "-c constraints.txt") -e '.[dev]'
+	touch $@ $(VENV)/.rectool

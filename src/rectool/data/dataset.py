@@ -1,0 +1,79 @@
+"""A dataset artifact in memory: columns as arrays, and the views that tasks take of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from rectool.artifacts import Artifact
+from rectool.artifacts.schemas import SPLITS
+from rectool.data.histories import Histories
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The columns of a dataset, read when they are first asked for.
+
+    R rows in the log's order (user, timestamp, original row), U users, I items.
+    """
+
+    artifact: Artifact
+
+    @cached_property
+    def user(self) -> NDArray[np.int32]:
+        """(R,) row of users.parquet."""
+        return self._column("user")
+
+    @cached_property
+    def item(self) -> NDArray[np.int32]:
+        """(R,) row of items.parquet."""
+        return self._column("item")
+
+    @cached_property
+    def timestamp(self) -> NDArray[np.int64]:
+        """(R,) seconds since 1970, UTC."""
+        return self._column("timestamp")
+
+    @cached_property
+    def label(self) -> NDArray[np.int8]:
+        """(R,) 1 liked, 0 not, -1 where there is no label (implicit events, context)."""
+        column: NDArray[np.int8] = np.asarray(self._read("label").fill_null(-1))
+        return column
+
+    @cached_property
+    def split(self) -> NDArray[np.int8]:
+        """(R,) position in `SPLITS`."""
+        codes: NDArray[np.int8] = np.asarray(self._read("split").combine_chunks().index_in(pa.array(SPLITS)), np.int8)
+        return codes
+
+    @property
+    def users(self) -> int:
+        return self.artifact.manifest.counts["users"]
+
+    @property
+    def items(self) -> int:
+        return self.artifact.manifest.counts["items"]
+
+    def targets(self, split: str) -> NDArray[np.int64]:
+        """The rows of a split."""
+        return np.flatnonzero(self.split == SPLITS.index(split))
+
+    def histories(self, *, liked_only: bool) -> Histories:
+        """The view of each row's earlier items of the same user: those that were liked, or all."""
+        return Histories(self.user, self.item, self.label == 1 if liked_only else None)
+
+    def titles(self) -> pa.Array:
+        """(I,) title of each item."""
+        return pq.read_table(self.artifact.file("items.parquet"), columns=["title"]).column(0).combine_chunks()
+
+    def _column(self, name: str) -> NDArray[Any]:
+        return np.asarray(self._read(name))
+
+    def _read(self, name: str) -> pa.ChunkedArray:
+        return pq.read_table(self.artifact.file("interactions.parquet"), columns=[name]).column(0)
