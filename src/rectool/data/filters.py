@@ -12,6 +12,9 @@ from rectool.errors import RectoolError
 
 def ending(filters: Filters, end: int) -> Filters:
     """The same filters, without rows from the day on that begins at `end` (seconds)."""
+    until = filters.range()[1]
+    if until is not None and until <= end:
+        return filters
     return replace(filters, until=datetime.fromtimestamp(end, UTC).strftime("%Y-%m-%d"))
 
 

@@ -3,7 +3,7 @@
 A source makes these tables in the engine:
 
 - `log`: user_id, item_id (text or integer), timestamp (BIGINT seconds), and where it has them
-  rating (FLOAT), label (TINYINT), split (VARCHAR), true_probability (FLOAT). Row order is the file's.
+  rating (FLOAT), label (FLOAT), split (VARCHAR), true_probability (FLOAT). Row order is the file's.
 - `catalogue`: item_id, title, text (VARCHAR), and what else is known of items. One row each.
 - `people`, if anything is known of users: user_id and what is known. One row each.
 """
@@ -19,7 +19,7 @@ from rectool.errors import RectoolError
 EARLIEST, LATEST = -62_135_596_800, 253_402_300_799
 """Seconds of the years 1 and 9999."""
 SECONDS_UNTIL_2100 = 4_102_444_800
-OPTIONAL = {"rating": "FLOAT", "label": "TINYINT", "split": "VARCHAR", "true_probability": "FLOAT"}
+OPTIONAL = {"rating": "FLOAT", "label": "FLOAT", "split": "VARCHAR", "true_probability": "FLOAT"}
 
 
 def check(engine: Engine, name: str, policy: Policy) -> list[str]:

@@ -14,10 +14,10 @@ import pyarrow as pa
 
 from rectool import console
 from rectool.artifacts import Draft, digests, schemas
+from rectool.artifacts.schemas import SPLITS
 from rectool.data import filters, log, splits, statistics
 from rectool.data.engine import Engine, identifier
 from rectool.data.settings import Filters, Preparation, Resources, Split
-from rectool.errors import RectoolError
 
 
 @dataclass(frozen=True)
@@ -57,37 +57,23 @@ def prepare(
             if loaded.people_name is not None:
                 notes += log.notes_on_people(engine, loaded.people_name)
             step.amount = int(engine.value("SELECT count(*) FROM log"))
-        for note in notes:
-            console.say(note)
         with console.step("filtering and splitting", fraction=engine.progress):
-            filtered = filters.apply(engine, _within_months(engine, split, chosen))
+            months = splits.months(engine, split, chosen.range()[0]) if split.rule == "months" else ()
+            filtered = filters.apply(engine, filters.ending(chosen, months[-1]) if months else chosen)
             if split.rule == "given":
                 splits.check_given(engine)
             for name in ("user", "item"):
                 engine.run(f"CREATE TABLE {name}_numbers AS {filters.numbering(name)}")
-            split_query = splits.expression(engine, split)
+            split_query = splits.expression(engine, split, months)
         with console.step("sorting and writing", fraction=engine.progress) as step:
             step.amount = _write(engine, draft, split_query, preparation)
         with console.step("counting", fraction=engine.progress):
             draft.metrics.update(statistics.describe(engine, draft.path))
+        notes += [f"no row is in the split {name}" for name in SPLITS[:3] if name not in draft.metrics["splits"]]
         draft.metrics["filters"] = [{"filter": what, "rows": rows} for what, rows in filtered]
         draft.metrics["notes"] = notes
-
-
-def _within_months(engine: Engine, split: Split, chosen: Filters) -> Filters:
-    """Months count from the first of the log, and rows after the last of them belong to no split."""
-    if split.rule != "months":
-        return chosen
-    since, until = chosen.range()
-    first = engine.value(
-        "SELECT min(timestamp) FROM log" + (f" WHERE timestamp >= {since}" if since is not None else "")
-    )
-    if first is None:
-        raise RectoolError(f"no rows are left after the filter: from {chosen.from_}; loosen it")
-    end = splits.month_range(split, since if since is not None else int(first))[1]
-    if until is not None and until <= end:
-        return chosen
-    return filters.ending(chosen, end)
+    for note in notes:
+        console.say(f"note: {note}")
 
 
 def _write(engine: Engine, draft: Draft, split_query: str, preparation: Preparation) -> int:
@@ -98,7 +84,7 @@ def _write(engine: Engine, draft: Draft, split_query: str, preparation: Preparat
         schema, extra = schema.append(schemas.TRUE_PROBABILITY), ", kept.true_probability"
     label = (
         "CASE WHEN kept.label IS NOT NULL THEN kept.label WHEN kept.rating IS NULL THEN NULL "
-        f"WHEN kept.rating >= {preparation.like_at_least!r} THEN 1 ELSE 0 END"
+        f"WHEN kept.rating >= CAST({preparation.like_at_least!r} AS FLOAT) THEN 1 ELSE 0 END"
     )
     interactions = digests.InteractionsDigest()
     rows = engine.write_parquet(

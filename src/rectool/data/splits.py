@@ -21,20 +21,25 @@ Cut: TypeAlias = tuple[int, int]
 """(timestamp, row) of the first target of a later split."""
 
 
-def month_range(split: Split, first: int) -> tuple[int, int]:
-    """The seconds that `months` splits cover: from the month of `first` (seconds) to the end of the last."""
-    start = datetime.fromtimestamp(first, UTC)
-    return _month(start, 0), _month(start, -(-sum(split.parts) // 1))
+def months(engine: Engine, split: Split, since: int | None) -> list[int]:
+    """The seconds at which the months of a split begin, and at which the last of them ends.
+
+    Args:
+        engine: holds `log`.
+        since: where the log is to begin (seconds); its first row where None.
+    """
+    if since is None:
+        since = int(engine.value("SELECT min(timestamp) FROM log"))
+    first = datetime.fromtimestamp(since, UTC)
+    return [_month(first, number) for number in range(-(-sum(split.parts) // 1) + 1)]
 
 
-def expression(engine: Engine, split: Split) -> str:
+def expression(engine: Engine, split: Split, months: Sequence[int] = ()) -> str:
     """A query that gives each row of `kept` its split: columns `row` and `split`.
 
     Args:
         engine: holds `kept` (row, user_id, timestamp, ...).
-
-    Raises:
-        RectoolError: a split would be empty.
+        months: for the rule `months`, what the function of that name gives.
     """
     if split.rule == "given":
         return "SELECT row, split FROM kept"
@@ -53,7 +58,7 @@ def expression(engine: Engine, split: Split) -> str:
             f"WHERE place >= {split.window} OR place = length"
         )
         targets = "targets"
-    cuts = _month_cuts(engine, split) if split.rule == "months" else _ratio_cuts(engine, targets, split)
+    cuts = _month_cuts(engine, split, months) if split.rule == "months" else _ratio_cuts(engine, targets, split)
     by_time = _by_time(cuts)
     if split.rule == "windows":
         return (
@@ -99,20 +104,18 @@ def _ratio_cuts(engine: Engine, targets: str, split: Split) -> list[Cut]:
     return [_nth(engine, targets, total * share // 1) for share in shares]
 
 
-def _month_cuts(engine: Engine, split: Split) -> list[Cut]:
-    """Whole months by the calendar; a fraction of a month by its rows in time order."""
-    first = int(engine.value("SELECT min(timestamp) FROM kept"))
-    start = datetime.fromtimestamp(first, UTC)
+def _month_cuts(engine: Engine, split: Split, months: Sequence[int]) -> list[Cut]:
+    """Whole months by the calendar; a fraction of a month by its rows in time order, rounded down."""
     cuts = []
-    for months in (split.parts[0], split.parts[0] + split.parts[1]):
-        whole = months // 1
-        since, until = _month(start, whole), _month(start, whole + 1)
-        if months == whole:
-            cuts.append((since, 0))
+    for position in (split.parts[0], split.parts[0] + split.parts[1]):
+        whole = int(position // 1)
+        if position == whole:
+            cuts.append((months[whole], 0))
             continue
+        since, until = months[whole], months[whole + 1]
         inside = f"(SELECT row, timestamp FROM kept WHERE timestamp >= {since} AND timestamp < {until})"
         rows = int(engine.value(f"SELECT count(*) FROM {inside}"))
-        cuts.append(_nth(engine, inside, rows * (months - whole) // 1) if rows else (since, 0))
+        cuts.append(_nth(engine, inside, rows * (position - whole) // 1) if rows else (since, 0))
     return cuts
 
 

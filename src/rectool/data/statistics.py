@@ -97,6 +97,9 @@ def show(metrics: Mapping[str, Any]) -> None:
         ("from", metrics["first"]),
         ("to", metrics["last"]),
     ]
+    if metrics.get("filters"):
+        kept = [(step["filter"], f"{step['rows']:,}") for step in metrics["filters"]]
+        console.table("filters", ("", "rows left"), kept)
     console.table("data set", ("", ""), overall)
     splits = metrics["splits"]
     rows = [

@@ -76,7 +76,7 @@ class Source:
         present = table.columns()
         for setting_name, standard in STANDARD.items():
             named = getattr(self.settings, setting_name)
-            kind = {"rating": NUMBER, "label": "TINYINT"}.get(standard, TEXT)
+            kind = {"split": TEXT}.get(standard, NUMBER)
             if named is not None or standard in present:
                 wanted[standard] = (named or standard, kind, "--" + setting_name.replace("_", "-"))
         for column, _, flag in wanted.values():

@@ -9,17 +9,20 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import duckdb
 
 from rectool.data.engine import Engine, identifier, literal
-from rectool.data.sources.archives import open_text
+from rectool.data.sources.archives import lines, open_text
 from rectool.errors import RectoolError
 
 LONGEST_LINE_BYTES = 2_000_000
 """Of delimited text: the parser's buffers are a multiple of it."""
 HEADER_CHARACTERS = 1 << 20
+JSON_LINES = 100
+"""Looked at to learn which fields there are: a field may be absent from some."""
 GUESSES = (",", "\t", ";", "|", "::")
 
 TEXT, NUMBER, INTEGER = "VARCHAR", "FLOAT", "BIGINT"
@@ -62,7 +65,7 @@ class Tabular:
         return "\t" if ".tsv" in (suffix.lower() for suffix in self.path.suffixes) else ","
 
     def columns(self) -> list[str]:
-        """The names of the columns; of JSON lines, those of the first line.
+        """The names of the columns; of JSON lines, those that stand in the first lines.
 
         Raises:
             RectoolError: the file is missing, empty or damaged.
@@ -74,13 +77,15 @@ class Tabular:
             return self._parquet_columns()
         if self.names is not None:
             return list(self.names)
-        line = self._first_line()
         if self.form == "json":
-            return self._json_columns(line)
+            return self._json_columns()
+        line = self._first_line()
         separator = self.separator()
         if not self.quoted or len(separator) > 1:
-            return line.split(separator)
-        return next(csv.reader([line], delimiter=separator), [])
+            names = line.split(separator)
+        else:
+            names = next(csv.reader([line], delimiter=separator), [])
+        return [name or f"column {index}" for index, name in enumerate(names, 1)]  # pandas leaves its index unnamed
 
     def require(self, column: str, flag: str) -> None:
         """Raises RectoolError, with a guess at what is wrong, if there is no such column."""
@@ -136,14 +141,21 @@ class Tabular:
             raise RectoolError(f"{self.path} is empty, or its first line is")
         return line
 
-    def _json_columns(self, line: str) -> list[str]:
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError):
-            value = None
-        if not isinstance(value, dict):
-            raise RectoolError(f"{self.path}, line 1, is not a JSON object: JSON lines have one on each line")
-        return list(value)
+    def _json_columns(self) -> list[str]:
+        names: dict[str, None] = {}
+        for number, line in islice(lines(self.path, self.encoding), JSON_LINES):
+            try:
+                value = json.loads(line or "{}")
+            except (ValueError, RecursionError):
+                value = None
+            if not isinstance(value, dict):
+                raise RectoolError(
+                    f"{self.path}, line {number}, is not a JSON object: JSON lines have one on each line"
+                )
+            names |= dict.fromkeys(value)
+        if not names:
+            raise RectoolError(f"{self.path} is empty, or its first lines are")
+        return list(names)
 
     def _parquet_columns(self) -> list[str]:
         import pyarrow as pa
