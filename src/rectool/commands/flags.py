@@ -99,7 +99,7 @@ def command_line(words: Sequence[str], groups: Sequence[Any]) -> list[str]:
             if field.metadata["argument"]:
                 line.append(str(value))
             elif isinstance(value, bool):
-                options.append(flag_name(field.name) if value else flag_name("no_" + field.name))
+                options.append(flag_name(field.name))
             else:
                 for each in value if isinstance(value, tuple) else (value,):
                     options += [flag_name(field.name), str(each)]
@@ -115,10 +115,8 @@ def _parameter(group: type[Any], field: dataclasses.Field[Any]) -> inspect.Param
     if metadata["argument"]:
         info = typer.Argument(help=metadata["help"], show_default=False)
     else:
-        name = flag_name(field.name)
-        names = [name, flag_name("no_" + field.name)] if _is_switch(kind, field) else [name]
         info = typer.Option(
-            *names,
+            flag_name(field.name),
             help=metadata["help"],
             metavar=metadata["metavar"],
             rich_help_panel=getattr(group, "panel", None),
@@ -133,8 +131,3 @@ def _parameter(group: type[Any], field: dataclasses.Field[Any]) -> inspect.Param
     return inspect.Parameter(
         field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info]
     )
-
-
-def _is_switch(kind: Any, field: dataclasses.Field[Any]) -> bool:
-    """Whether a flag needs its opposite: a switch that is on by default."""
-    return kind is bool and field.default is True

@@ -65,12 +65,12 @@ def numbering(name: str, table: str = "kept") -> str:
 
 
 class _Steps:
-    """`kept` after each filter: a view as long as that is cheap, a table where a filter reads it often."""
+    """`kept` as it goes from filter to filter: a view of the log at first, then a table."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.done: list[tuple[str, int]] = []
-        engine.run("CREATE VIEW kept AS SELECT rowid AS row, * FROM log")
+        engine.run("CREATE VIEW kept AS SELECT * FROM log")
         self._is_view = True
 
     def keep(self, what: str, condition: str) -> None:

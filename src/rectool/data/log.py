@@ -2,15 +2,17 @@
 
 A source makes these tables in the engine:
 
-- `log`: user_id, item_id (text or integer), timestamp (BIGINT seconds), and where it has them
+- `raw`: user_id, item_id (text or integer), timestamp (BIGINT seconds), and where it has them
   rating (FLOAT), label (FLOAT), split (VARCHAR), true_probability (FLOAT). Row order is the file's.
 - `catalogue`: item_id, title, text (VARCHAR), and what else is known of items. One row each.
 - `people`, if anything is known of users: user_id and what is known. One row each.
+
+The checks make of it the view `log`: the rows that stay, with `row`, their place in the file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 
 from rectool.data.engine import Engine
 from rectool.data.settings import Policy, Untitled
@@ -23,44 +25,43 @@ OPTIONAL = {"rating": "FLOAT", "label": "FLOAT", "split": "VARCHAR", "true_proba
 
 
 def check(engine: Engine, name: str, policy: Policy) -> list[str]:
-    """Refuse, or drop, rows of `log` that say nothing: no user, item or time, no number as a rating.
+    """Make the view `log`. Refuse, or leave out, rows of `raw` that say nothing: no user, item or time, or
+    no number as a rating.
 
     Args:
         name: of the file, for messages.
         policy: what to do with such rows.
 
     Returns:
-        What was dropped, for people.
+        What was left out, for people.
 
     Raises:
         RectoolError: names the file and the first such row, counted from 1 without the header.
     """
-    columns = engine.columns("log")
-    for column, kind in OPTIONAL.items():
-        if column not in columns:
-            engine.run(f"ALTER TABLE log ADD COLUMN {column} {kind}")
-    if engine.value("SELECT count(*) FROM log") == 0:
+    columns = engine.columns("raw")
+    absent = [f"CAST(NULL AS {kind}) AS {column}" for column, kind in OPTIONAL.items() if column not in columns]
+    engine.run(f"CREATE VIEW log AS SELECT {', '.join(['rowid AS row', '*', *absent])} FROM raw")
+    if _is_empty(engine):
         raise RectoolError(f"{name} has no rows")
     faults = _faults(columns)
-    counted = engine.row(
-        "SELECT " + ", ".join(f"count(*) FILTER ({condition})" for _, condition in faults) + " FROM log"
-    )
-    dropped = []
-    for (fault, condition), count in zip(faults, counted, strict=True):
+    counts = engine.row("SELECT " + ", ".join(f"count(*) FILTER ({fault})" for fault in faults.values()) + " FROM log")
+    notes = []
+    for (what, fault), count in zip(faults.items(), counts, strict=True):
         if count and policy == "error":
-            row, *values = engine.row(
-                "SELECT rowid, user_id, item_id, timestamp, rating, label FROM log "
-                f"WHERE {condition} ORDER BY rowid LIMIT 1"
+            row, user, item, time, rating, label = engine.row(
+                f"SELECT row, user_id, item_id, timestamp, rating, label FROM log WHERE {fault} ORDER BY row LIMIT 1"
             )
             raise RectoolError(
-                f"{name}, row {row + 1}: {fault} (user {values[0]}, item {values[1]}, time {values[2]}, rating "
-                f"{values[3]}, label {values[4]}); {count:,} such rows; mend them or pass --invalid-rows drop"
+                f"{name}, row {row + 1}: {what} (user {user}, item {item}, time {time}, rating {rating}, "
+                f"label {label}); {count:,} such rows; mend them or pass --invalid-rows drop"
             )
         if count:
-            engine.run(f"DELETE FROM log WHERE {condition}")
-            dropped.append(f"{count:,} rows of {name} dropped: {fault}")
+            _leave_out(engine, fault)
+            notes.append(f"{count:,} rows of {name} dropped: {what}")
+    if _is_empty(engine):
+        raise RectoolError(f"{name} has no valid row: {'; '.join(notes)}")
     _check_times(engine, name)
-    return dropped
+    return notes
 
 
 def check_catalogue(engine: Engine, log_name: str, name: str, untitled: Untitled) -> list[str]:
@@ -85,16 +86,16 @@ def check_catalogue(engine: Engine, log_name: str, name: str, untitled: Untitled
     if items == 0:
         return []
     concerned = "item_id IN (SELECT item_id FROM untitled)"
-    rows, first = engine.row(f"SELECT count(*), min(rowid) FROM log WHERE {concerned}")
+    rows, first = engine.row(f"SELECT count(*), min(row) FROM log WHERE {concerned}")
     if untitled == "error":
-        item = engine.value(f"SELECT item_id FROM log WHERE rowid = {first}")
+        item = engine.value(f"SELECT item_id FROM log WHERE row = {first}")
         raise RectoolError(
             f"{log_name}, row {first + 1}: item {item} has no title in {name}, like {items:,} items in {rows:,} rows; "
             f"pass --untitled drop to leave them out, or --untitled id to call them by their id"
         )
     if untitled == "drop":
-        engine.run(f"DELETE FROM log WHERE {concerned}")
-        if engine.value("SELECT count(*) FROM log") == 0:
+        _leave_out(engine, concerned)
+        if _is_empty(engine):
             raise RectoolError(f"no item of {log_name} has a title in {name}: are the ids of both the same?")
         return [f"{items:,} items without a title in {name} dropped, with {rows:,} rows"]
     return [f"{items:,} items without a title in {name} are called by their id"]
@@ -128,19 +129,33 @@ def notes_on_people(engine: Engine, name: str) -> list[str]:
     return notes
 
 
-def _faults(columns: Sequence[str] | dict[str, str]) -> list[tuple[str, str]]:
-    """(what is wrong, SQL condition) for the columns that the log has."""
-    faults = [
-        ("no user", "user_id IS NULL OR CAST(user_id AS VARCHAR) = ''"),
-        ("no item", "item_id IS NULL OR CAST(item_id AS VARCHAR) = ''"),
-        ("no timestamp", "timestamp IS NULL"),
-    ]
+def _faults(columns: Collection[str]) -> dict[str, str]:
+    """SQL conditions by what they say is wrong, for the columns that the raw log has."""
+    faults = {
+        "no user": "user_id IS NULL OR CAST(user_id AS VARCHAR) = ''",
+        "no item": "item_id IS NULL OR CAST(item_id AS VARCHAR) = ''",
+        "no timestamp": "timestamp IS NULL",
+    }
     if "rating" in columns:
-        faults.append(("the rating is not a number", "rating IS NULL OR isnan(rating) OR isinf(rating)"))
+        faults["the rating is not a number"] = "rating IS NULL OR isnan(rating) OR isinf(rating)"
     if "label" in columns:
-        context = "split IS DISTINCT FROM 'context'" if "split" in columns else "true"
-        faults.append(("the label is neither 0 nor 1", f"label NOT IN (0, 1) OR (label IS NULL AND {context})"))
+        faults["the label is neither 0 nor 1"] = (
+            "label NOT IN (0, 1) OR (label IS NULL AND split IS DISTINCT FROM 'context')"
+        )
     return faults
+
+
+def _is_empty(engine: Engine) -> bool:
+    return int(engine.value("SELECT count(*) FROM log")) == 0
+
+
+def _leave_out(engine: Engine, fault: str) -> None:
+    """Take rows out of `log`; a condition that is null is no fault."""
+    number = engine.value("SELECT count(*) FROM information_schema.tables WHERE table_name LIKE 'log%'")
+    engine.run(
+        f"ALTER VIEW log RENAME TO log_{number}; "
+        f"CREATE VIEW log AS SELECT * FROM log_{number} WHERE NOT coalesce({fault}, false)"
+    )
 
 
 def _check_times(engine: Engine, name: str) -> None:
@@ -148,8 +163,8 @@ def _check_times(engine: Engine, name: str) -> None:
     if low >= EARLIEST and high <= LATEST and not (low > SECONDS_UNTIL_2100 and _looks_scaled(low)):
         return
     row, value = engine.row(
-        f"SELECT rowid, timestamp FROM log WHERE timestamp = {high if high > LATEST or low >= EARLIEST else low} "
-        "ORDER BY rowid LIMIT 1"
+        f"SELECT row, timestamp FROM log WHERE timestamp = {high if high > LATEST or low >= EARLIEST else low} "
+        "ORDER BY row LIMIT 1"
     )
     unit = next(
         (unit for unit, factor in (("ms", 10**3), ("us", 10**6), ("ns", 10**9)) if _is_time(value // factor)), None

@@ -77,10 +77,9 @@ def prepare(
 
 
 def _write(engine: Engine, draft: Draft, split_query: str, preparation: Preparation) -> int:
-    log_columns = engine.columns("log")
-    schema = schemas.INTERACTIONS
-    extra = ""
-    if log_columns["true_probability"] == "FLOAT" and engine.value("SELECT count(true_probability) FROM kept"):
+    """Write the three files; returns the number of interactions."""
+    schema, extra = schemas.INTERACTIONS, ""
+    if "true_probability" in engine.columns("raw"):
         schema, extra = schema.append(schemas.TRUE_PROBABILITY), ", kept.true_probability"
     label = (
         "CASE WHEN kept.label IS NOT NULL THEN kept.label WHEN kept.rating IS NULL THEN NULL "

@@ -24,9 +24,9 @@ def describe(engine: Engine, directory: Path) -> dict[str, Any]:
         f"{literal(str(directory / 'interactions.parquet'))}, file_row_number = true)"
     )
     engine.run(
-        "CREATE TABLE seen AS SELECT DISTINCT user, item FROM dataset "
-        "JOIN (SELECT user AS trained, max(place) AS last FROM dataset WHERE split = 'train' GROUP BY user) "
-        "ON user = trained WHERE place <= last AND split IN ('train', 'context')"
+        "CREATE TABLE trained AS SELECT user, max(place) AS last FROM dataset WHERE split = 'train' GROUP BY user; "
+        "CREATE TABLE seen_items AS SELECT DISTINCT item FROM dataset JOIN trained USING (user) "
+        "WHERE place <= last AND split IN ('train', 'context')"
     )
     users, items = engine.row("SELECT max(user) + 1, max(item) + 1 FROM dataset")
     rows, liked, labelled, first, last = engine.row(
@@ -55,7 +55,7 @@ def _splits(engine: Engine) -> dict[str, dict[str, Any]]:
     splits = {}
     for split, rows, users, items, liked, labelled, first, last, unseen in engine.rows(
         "SELECT split, count(*), count(DISTINCT user), count(DISTINCT item), sum(label), count(label), "
-        "min(timestamp), max(timestamp), count(*) FILTER (item NOT IN (SELECT item FROM seen)) "
+        "min(timestamp), max(timestamp), count(*) FILTER (item NOT IN (SELECT item FROM seen_items)) "
         "FROM dataset GROUP BY split ORDER BY min(timestamp), split"
     ):
         splits[split] = {
@@ -76,7 +76,8 @@ def _splits(engine: Engine) -> dict[str, dict[str, Any]]:
 def _groups(engine: Engine) -> dict[str, dict[str, int]]:
     groups: dict[str, dict[str, int]] = {}
     for split, warm_user, warm_item, rows in engine.rows(
-        "SELECT split, user IN (SELECT user FROM seen) AS warm_user, item IN (SELECT item FROM seen) AS warm_item, "
+        "SELECT split, user IN (SELECT user FROM trained) AS warm_user, "
+        "item IN (SELECT item FROM seen_items) AS warm_item, "
         "count(*) FROM dataset WHERE split <> 'context' GROUP BY split, warm_user, warm_item"
     ):
         name = {(True, True): "warm", (False, True): "cold-user", (True, False): "cold-item"}.get(
@@ -112,7 +113,7 @@ def show(metrics: Mapping[str, Any]) -> None:
             (group, [f"{split['groups'][group]:,}" if "groups" in split else "" for split in splits.values()])
             for group in GROUPS
         ),
-        ("rows whose item is not seen", [f"{split['rows_of_unseen_items']:,}" for split in splits.values()]),
+        ("rows of unseen items", [f"{split['rows_of_unseen_items']:,}" for split in splits.values()]),
         ("from", [split["first"][:10] for split in splits.values()]),
         ("to", [split["last"][:10] for split in splits.values()]),
     ]

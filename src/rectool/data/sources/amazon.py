@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -112,11 +113,10 @@ class Source:
         """The raw files. Downloads them if a category is given."""
         if self.settings.reviews is not None and self.settings.metadata is not None:
             return [Input("reviews", self.settings.reviews), Input("metadata", self.settings.metadata)]
-        folder = download.cache_folder() / f"amazon-{self.settings.year}"
-        files = []
-        for role, url in zip(("reviews", "metadata"), self._urls(), strict=True):
-            files.append(Input(role, download.fetch(url, folder / url.rsplit("/", 1)[1]), url))
-        return files
+        return [
+            Input(role, path, url)
+            for role, path, url in zip(("reviews", "metadata"), self._downloaded, self._urls(), strict=True)
+        ]
 
     def load(self, engine: Engine) -> Loaded:
         """Fill the engine's tables (see `rectool.data.log`)."""
@@ -126,7 +126,7 @@ class Source:
         types = {edition.user: TEXT, edition.item: TEXT, edition.rating: NUMBER, edition.timestamp: INTEGER}
         with explained(reviews):
             engine.run(
-                f"CREATE TABLE log AS SELECT {edition.user} AS user_id, {edition.item} AS item_id, "
+                f"CREATE TABLE raw AS SELECT {edition.user} AS user_id, {edition.item} AS item_id, "
                 f"{edition.rating} AS rating, CAST(floor({edition.timestamp} / {edition.time_factor}.0) AS BIGINT) "
                 f"AS timestamp FROM ({table.select(engine, types)})"
             )
@@ -138,6 +138,17 @@ class Source:
             f"FROM read_parquet({literal(str(products))}, file_row_number = true))) WHERE nth = 1"
         )
         return Loaded(reviews.name, metadata.name)
+
+    @cached_property
+    def _downloaded(self) -> list[Path]:
+        """No checksums are published: that these are gzip files is seen here, that they are whole when read."""
+        folder = download.cache_folder() / f"amazon-{self.settings.year}"
+        paths = [download.fetch(url, folder / url.rsplit("/", 1)[1]) for url in self._urls()]
+        for path, url in zip(paths, self._urls(), strict=True):
+            if not archives.is_gzip(path):
+                path.unlink()
+                raise RectoolError(f"{url} gave no gzip file; download it elsewhere and pass --reviews and --metadata")
+        return paths
 
     def _urls(self) -> list[str]:
         edition = EDITIONS[self.settings.year]

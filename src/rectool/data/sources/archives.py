@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 CHUNK_BYTES = 1 << 20
+GZIP = b"\x1f\x8b"
 LINE_BYTES = 64_000_000
 BOMB_BYTES = 100_000_000
 BOMB_RATIO = 1000
@@ -108,6 +109,12 @@ def lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
             raise RectoolError(
                 f"cannot read {path} at line {number + 1}: {error}; download or copy it again"
             ) from error
+
+
+def is_gzip(path: Path) -> bool:
+    """Whether a file is gzipped, by its first bytes. Raises RectoolError where it cannot be read."""
+    with disk_errors(path), path.open("rb") as file:
+        return file.read(len(GZIP)) == GZIP
 
 
 @contextmanager
@@ -195,7 +202,7 @@ def _open_bytes(path: Path) -> Iterator[io.BufferedReader]:
     with disk_errors(path):
         raw = path.open("rb")
     with raw:
-        zipped = raw.peek(2)[:2] == b"\x1f\x8b"
+        zipped = raw.peek(len(GZIP))[: len(GZIP)] == GZIP
         yield io.BufferedReader(_Gzip(fileobj=raw), CHUNK_BYTES) if zipped else raw
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
@@ -41,6 +42,11 @@ class Release:
     delimiter: str
     encoding: str = "utf-8"
     has_header: bool = False
+
+    def names(self) -> dict[str, str]:
+        """The files' names by role."""
+        names = {"ratings": self.ratings, "movies": self.movies}
+        return names | {"users": self.users} if self.users is not None else names
 
 
 def _csv(archive: str, md5: str | None) -> Release:
@@ -105,57 +111,56 @@ class Source:
         Raises:
             RectoolError: a file is missing, or the download fails.
         """
-        if self.settings.source is None:
-            url = URL + self.release.archive
-            md5 = self.release.md5 or download.fetch_text(url + ".md5").split()[-1 if "=" in url else 0]
-            return [Input("archive", download.fetch(url, self.archive, checksum=f"md5:{md5}"), url)]
-        if self.settings.source.is_file():
-            return [Input("archive", self.settings.source)]
-        if not self.settings.source.is_dir():
-            raise RectoolError(f"--source {self.settings.source} does not exist")
-        found = self._in_folder(self.settings.source)
-        return [Input(role, path) for role, path in found.items()]
+        source = self.settings.source
+        if source is None:
+            return [Input("archive", self._downloaded, URL + self.release.archive)]
+        if source.is_file():
+            return [Input("archive", source)]
+        if not source.is_dir():
+            raise RectoolError(f"--source {source} does not exist")
+        return [Input(role, path) for role, path in self._in_folder(source, source).items()]
 
     def load(self, engine: Engine) -> Loaded:
         """Fill the engine's tables (see `rectool.data.log`)."""
-        (first, *_) = self.inputs()
-        if first.role == "archive":
-            names = [name for name in (self.release.ratings, self.release.movies, self.release.users) if name]
+        files = {item.role: item.path for item in self.inputs()}
+        if "archive" in files:
             into = engine.scratch / "archive"
-            into.mkdir()
-            archives.extract(first.path, names, into)
-            files = self._in_folder(into, of=first.path)
-        else:
-            assert self.settings.source is not None
-            files = self._in_folder(self.settings.source)
+            archives.extract(files["archive"], list(self.release.names().values()), into)
+            files = self._in_folder(into, files["archive"])
         self._load_ratings(engine, files["ratings"])
-        movies = self._movies(files["movies"])
-        engine.register("catalogue", movies)
+        engine.register("catalogue", self._movies(files["movies"]))
         if "users" not in files:
             return Loaded(files["ratings"].name, files["movies"].name)
         engine.register("people", self._users(files["users"]))
         return Loaded(files["ratings"].name, files["movies"].name, files["users"].name)
 
-    def _in_folder(self, folder: Path, of: Path | None = None) -> dict[str, Path]:
-        """The files by role, in a folder or in the one folder inside it that a release unpacks to."""
-        folders = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
-        files: dict[str, Path] = {}
-        for role, name in (
-            ("ratings", self.release.ratings),
-            ("movies", self.release.movies),
-            ("users", self.release.users),
-        ):
-            if name is None:
-                continue
-            candidates = [parent / (name + suffix) for parent in folders for suffix in ("", ".gz")]
-            found = next((path for path in candidates if path.is_file()), None)
-            if found is None and role != "users":
-                raise RectoolError(
-                    f"{of or folder} has no {name} (nor {name}.gz), which MovieLens {self.settings.variant} has; "
-                    f"is it another --variant?"
-                )
+    @cached_property
+    def _downloaded(self) -> Path:
+        url = URL + self.release.archive
+        md5 = self.release.md5 or _published_md5(url + ".md5")
+        return download.fetch(url, self.archive, checksum=f"md5:{md5}")
+
+    def _in_folder(self, folder: Path, shown: Path) -> dict[str, Path]:
+        """The files by role, in a folder or in the one folder inside it that a release unpacks to.
+
+        Args:
+            shown: what to call the folder in messages.
+        """
+        names = self.release.names()
+        inner = sorted(path for path in folder.iterdir() if path.is_dir())
+        places = [place for place in (folder, *inner) if _plain_or_gzipped(place / names["ratings"])]
+        if len(places) > 1 and places[0] != folder:
+            raise RectoolError(f"{shown} has more than one {names['ratings']}: in {places[0]} and in {places[1]}")
+        files = {}
+        for role, name in names.items():
+            found = _plain_or_gzipped((places or [folder])[0] / name)
             if found is not None:
                 files[role] = found
+            elif role != "users":
+                raise RectoolError(
+                    f"{shown} has no {name} (nor {name}.gz), which MovieLens {self.settings.variant} has; "
+                    f"is it another --variant?"
+                )
         return files
 
     def _load_ratings(self, engine: Engine, path: Path) -> None:
@@ -169,7 +174,7 @@ class Source:
         types = dict(zip(columns, (INTEGER, INTEGER, NUMBER, INTEGER), strict=True))
         chosen = ", ".join(f"{column} AS {name}" for column, name in zip(columns, RATINGS, strict=True))
         with explained(path):
-            engine.run(f"CREATE TABLE log AS SELECT {chosen} FROM ({table.select(engine, types)})")
+            engine.run(f"CREATE TABLE raw AS SELECT {chosen} FROM ({table.select(engine, types)})")
 
     def _movies(self, path: Path) -> pa.Table:
         """item_id, title, text (null), year, genres."""
@@ -227,6 +232,18 @@ class Source:
                 return [(reader.line_num, fields) for fields in reader if fields]
         delimiter = "|" if self.settings.variant == "100k" else self.release.delimiter
         return [(number, line.split(delimiter)) for number, line in archives.lines(path, self.release.encoding) if line]
+
+
+def _plain_or_gzipped(path: Path) -> Path | None:
+    return next((found for found in (path, path.with_name(path.name + ".gz")) if found.is_file()), None)
+
+
+def _published_md5(url: str) -> str:
+    """The checksum out of a file such as `MD5 (ml-latest-small.zip) = 0123...`."""
+    found = re.search(r"\b[0-9a-f]{32}\b", download.fetch_text(url))
+    if found is None:
+        raise RectoolError(f"{url} holds no MD5 checksum; download the archive elsewhere and pass --source")
+    return found[0]
 
 
 def natural_title(title: str) -> str:

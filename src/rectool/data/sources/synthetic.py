@@ -123,7 +123,7 @@ class Source:
     def load(self, engine: Engine) -> Loaded:
         """Fill the engine's tables (see `rectool.data.log`)."""
         made = generate(self.settings, self.seed)
-        engine.register("log", made.interactions)
+        engine.register("raw", made.interactions)
         engine.register("catalogue", made.items)
         engine.register("people", made.users)
         return Loaded("the synthetic log", "the synthetic items")

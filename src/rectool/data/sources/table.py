@@ -49,7 +49,7 @@ class Source:
         if items is None:
             engine.run(
                 "CREATE TABLE catalogue AS SELECT DISTINCT CAST(item_id AS VARCHAR) AS item_id, "
-                "CAST(item_id AS VARCHAR) AS title FROM log WHERE item_id IS NOT NULL"
+                "CAST(item_id AS VARCHAR) AS title FROM raw WHERE item_id IS NOT NULL"
             )
         else:
             self._load_entities(engine, "catalogue", items, self._catalogue_columns(items))
@@ -98,7 +98,7 @@ class Source:
                 elif kind != TEXT or not found[column].endswith("INT"):  # whole numbers stay: they join faster
                     value = f"CAST({value} AS {kind})"
                 chosen.append(f"{value} AS {name}")
-            engine.run(f"CREATE TABLE log AS SELECT {', '.join(chosen)} FROM interactions")
+            engine.run(f"CREATE TABLE raw AS SELECT {', '.join(chosen)} FROM interactions")
 
     def _seconds(self, value: str, found: str) -> str:
         """SQL for whole seconds since 1970 of a column of the type that was found."""

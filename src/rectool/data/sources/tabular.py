@@ -15,7 +15,7 @@ from pathlib import Path
 import duckdb
 
 from rectool.data.engine import Engine, identifier, literal
-from rectool.data.sources.archives import lines, open_text
+from rectool.data.sources.archives import is_gzip, lines, open_text
 from rectool.errors import RectoolError
 
 LONGEST_LINE_BYTES = 2_000_000
@@ -110,7 +110,7 @@ class Tabular:
         chosen = ", ".join(identifier(column) for column in types)
         if self.form == "parquet":
             return f"SELECT {chosen} FROM read_parquet({name})"
-        compression = "gzip" if _is_gzip(self.path) else "none"
+        compression = "gzip" if is_gzip(self.path) else "none"
         if self.form == "json":
             return (
                 f"SELECT {chosen} FROM read_json({name}, format = 'newline_delimited', compression = '{compression}', "
@@ -217,11 +217,6 @@ def _distinct(columns: Sequence[str]) -> list[str]:
         seen.add(name)
         names.append(name)
     return names
-
-
-def _is_gzip(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(2) == b"\x1f\x8b"
 
 
 def _to_utf8(source: Path, encoding: str, target: Path) -> None:
