@@ -58,7 +58,10 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, _terminate)
     debug = "--debug" in sys.argv
     try:
+        _refuse_undecodable(sys.argv)
         code = app(prog_name="rectool", standalone_mode=False)
+        if code == INTERRUPTED:  # Typer keeps the interrupt to itself and returns this
+            raise KeyboardInterrupt
     except RectoolError as problem:
         if debug:
             raise
@@ -77,6 +80,14 @@ def main() -> NoReturn:
             raise
         code = _explain(problem)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _refuse_undecodable(arguments: list[str]) -> None:
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise RectoolError(f"{argument!a} is not UTF-8; rename the file, or link to it by another name") from None
 
 
 def _explain(problem: Exception) -> int:

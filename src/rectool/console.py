@@ -57,7 +57,7 @@ def show(renderable: Any) -> None:
     """A Rich renderable or a string: the command's answer to people, on stdout (stderr with `--json`)."""
     if not _mode.quiet:
         _console(stderr=_mode.json).print(
-            renderable, markup=False, highlight=False, soft_wrap=isinstance(renderable, str)
+            renderable, markup=False, emoji=False, highlight=False, soft_wrap=isinstance(renderable, str)
         )
 
 

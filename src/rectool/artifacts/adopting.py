@@ -11,7 +11,7 @@ from rectool.artifacts.artifact import Artifact
 from rectool.artifacts.draft import file_records
 from rectool.artifacts.inputs import Input
 from rectool.artifacts.manifest import Manifest
-from rectool.errors import RectoolError
+from rectool.errors import RectoolError, disk_errors
 
 
 def check(directory: Path, kind: str, data: Artifact | None, *, seed: int = 0) -> Manifest:
@@ -53,13 +53,27 @@ def check(directory: Path, kind: str, data: Artifact | None, *, seed: int = 0) -
     )
 
 
+def refuse_made(directory: Path) -> None:
+    """Raises RectoolError if the folder has a manifest."""
+    if (directory / manifest.NAME).exists():
+        raise RectoolError(f"{directory} has a manifest already; --overwrite replaces it")
+
+
+def is_made(directory: Path, made: Manifest) -> bool:
+    """Whether the folder has a manifest that says the same of the same files."""
+    if not (directory / manifest.NAME).exists():
+        return False
+    there = manifest.read(directory)
+    return (there.kind, there.digests, there.parents, there.seed) == (made.kind, made.digests, made.parents, made.seed)
+
+
 def write(directory: Path, made: Manifest, *, replace: bool) -> None:
     """Write the manifest into the folder.
 
     Raises:
         RectoolError: one is there and is not to be replaced, or the folder cannot be written.
     """
-    if (directory / manifest.NAME).exists() and not replace:
-        raise RectoolError(f"{directory} has a manifest already; --overwrite replaces it")
-    with folder.lock(folder.real(directory)), folder.explained(directory):
+    if not replace:
+        refuse_made(directory)
+    with folder.lock(folder.real(directory)), disk_errors(directory):
         folder.write_durably(directory / manifest.NAME, made.to_json())

@@ -19,11 +19,13 @@ class Artifact:
         path: its folder, as it was named.
         manifest: what it says of itself.
         elsewhere: parents that were named by hand (`--parent ROLE=PATH`), by role.
+        below: the folders through whose parents this one was reached.
     """
 
     path: Path
     manifest: Manifest
     elsewhere: Mapping[str, Path] = field(default_factory=dict)
+    below: tuple[Path, ...] = ()
 
     def file(self, name: str) -> Path:
         return self.path / name
@@ -62,12 +64,15 @@ class Artifact:
 
     def _open_parent(self, parent: Parent) -> Artifact:
         path = self.parent_path(parent)
-        if not path.exists() and not folder.old_of(path).exists():
+        if not path.exists() and not folder.old_of(folder.real(path)).exists():
             raise RectoolError(
                 f"{self.path} was made from {path} ({parent.role}), which is not there; "
                 f"say where it is with --parent {parent.role}=PATH"
             )
-        opened = open_artifact(path, parent.kind, elsewhere=self.elsewhere)
+        below = (*self.below, folder.real(self.path))
+        if folder.real(path) in below:
+            raise RectoolError(f"{self.path} is damaged: its {parent.role} {path} is made from {self.path} itself")
+        opened = open_artifact(path, parent.kind, elsewhere=self.elsewhere, below=below)
         self.check_parent(parent, opened)
         return opened
 
@@ -83,7 +88,12 @@ class Artifact:
 
 
 def open_artifact(
-    path: Path, kind: str | None = None, *, elsewhere: Mapping[str, Path] | None = None, verify: bool = False
+    path: Path,
+    kind: str | None = None,
+    *,
+    elsewhere: Mapping[str, Path] | None = None,
+    verify: bool = False,
+    below: tuple[Path, ...] = (),
 ) -> Artifact:
     """Open an artifact after checking kind, versions, files, schemas, counts and its parents' digests.
 
@@ -94,17 +104,39 @@ def open_artifact(
         kind: the kind that is needed, or None for any.
         elsewhere: where parents lie, by role, if not where they were.
         verify: hash every file again and check every value.
+        below: for `Artifact.parent`: the folders through whose parents this one is reached.
 
     Raises:
         RectoolError: one line that names the file and what to do.
     """
-    folder.settle(path, is_whole)
+    while True:
+        folder.settle(path, is_whole)
+        before = folder.identity(path)
+        try:
+            artifact = _open(path, kind, elsewhere or {}, below)
+            if verify:
+                artifact.verify()
+            return artifact
+        except (OSError, RectoolError) as problem:
+            if folder.identity(path) != before:  # replaced by a writer while it was read
+                continue
+            if isinstance(problem, OSError):
+                raise RectoolError(f"{path} cannot be read: {problem.strerror}") from problem
+            raise
+
+
+def _open(path: Path, kind: str | None, elsewhere: Mapping[str, Path], below: tuple[Path, ...]) -> Artifact:
     if not path.exists():
         made_by = f"; make one with: {kinds.named(kind).made_by}" if kind else ""
         raise RectoolError(f"{path} does not exist{made_by}")
     if not path.is_dir():
         raise RectoolError(f"{path} is a file, but an artifact is a folder")
     found = manifest.read(path)
+    if found.kind not in kinds.KINDS:
+        raise RectoolError(
+            f"{path} is of kind {found.kind!r}, written by rectool {found.rectool}; this rectool knows only "
+            f"{', '.join(kinds.KINDS)}: upgrade with: pip install -U 'rectool>={found.rectool}'"
+        )
     expected = kinds.named(found.kind)
     if kind is not None and found.kind != kind:
         raise RectoolError(
@@ -115,16 +147,16 @@ def open_artifact(
             f"{path} has version {found.kind_version} of kind {found.kind}, written by rectool {found.rectool}; "
             f"this rectool reads up to {expected.version}: upgrade with: pip install -U 'rectool>={found.rectool}'"
         )
-    artifact = Artifact(path, found, elsewhere or {})
+    artifact = Artifact(path, found, elsewhere, below)
     _check_files(artifact)
+    _same_digest(path, "artifact", found.digests["artifact"], digests.of_artifact(found.kind, found.files))
     for name, count in checking.headers(path, expected).items():
-        if found.counts.get(name, count) != count:
-            raise RectoolError(f"{path} should have {found.counts[name]:,} {name}, but its files have {count:,}")
+        if found.counts.get(name) != count:
+            said = f"{found.counts[name]:,}" if name in found.counts else "an unknown number of"
+            raise RectoolError(f"{path} should have {said} {name}, but its files have {count:,}")
     for parent in found.parents:
-        if parent.kind != manifest.RAW and manifest_exists(artifact.parent_path(parent)):
+        if parent.kind != manifest.RAW and (parent.role in elsewhere or _is_there(artifact.parent_path(parent))):
             artifact.parent(parent.role)
-    if verify:
-        artifact.verify()
     return artifact
 
 
@@ -140,17 +172,28 @@ def manifest_exists(directory: Path) -> bool:
 def binding(parent: Artifact, kind: str) -> dict[str, str]:
     """What of a parent binds an artifact of a kind: of a data set its sub-digests, else all of it."""
     names = kinds.named(kind).binds if parent.manifest.kind == "dataset" else ("artifact",)
+    for name in names:
+        if name not in parent.manifest.digests:
+            raise RectoolError(f"{parent.path / manifest.NAME} is damaged: it has no field digests[{name!r}]")
     return {name: parent.manifest.digests[name] for name in names}
 
 
 def ancestors(artifact: Artifact) -> Iterator[tuple[Parent, Artifact | None]]:
     """Each parent of an artifact with the artifact itself, or None for raw files and what is not there."""
     for parent in artifact.manifest.parents:
-        present = parent.kind != manifest.RAW and manifest_exists(artifact.parent_path(parent))
+        present = parent.kind != manifest.RAW and _is_there(artifact.parent_path(parent))
         yield parent, artifact.parent(parent.role) if present else None
 
 
+def _is_there(path: Path) -> bool:
+    """Whether an artifact stands at a path, were it in a swap that was cut short."""
+    return manifest_exists(path) or folder.old_of(folder.real(path)).exists()
+
+
 def _check_files(artifact: Artifact) -> None:
+    expected = kinds.named(artifact.manifest.kind)
+    for name in sorted(expected.files.keys() - expected.optional - artifact.manifest.files.keys()):
+        raise RectoolError(f"{artifact.path / manifest.NAME} is damaged: it has no field files[{name!r}]")
     for name, record in artifact.manifest.files.items():
         path = checking.inside(artifact.path, name)
         if not path.is_file():

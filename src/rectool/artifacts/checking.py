@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 
@@ -67,8 +68,8 @@ def contents(directory: Path, kind: Kind, data_counts: Mapping[str, int] | None 
         if isinstance(expected, TensorFile) and path.exists():
             _check_finite(path, expected)
     if kind.name == "dataset":
-        _check_ids(directory / "users.parquet", "user_id")
-        _check_ids(directory / "items.parquet", "item_id")
+        _check_entities(directory / "users.parquet", schemas.USERS, "user_id")
+        _check_entities(directory / "items.parquet", schemas.ITEMS, "item_id")
         _check_interactions(directory / "interactions.parquet", counts)
     if kind.name == "result":
         _check_predictions(directory / "predictions.parquet", data_counts)
@@ -95,14 +96,22 @@ def _header_counts(path: Path, expected: TableFile | TensorFile | DocumentFile) 
 def _table_rows(path: Path, schema: pa.Schema) -> int:
     with _explained(path), pq.ParquetFile(path) as file:
         found, rows = file.schema_arrow, int(file.metadata.num_rows)
+    if len(set(found.names)) < len(found.names):
+        twice = next(name for name in found.names if found.names.count(name) > 1)
+        raise RectoolError(f"{path} has {found.names.count(twice)} columns called {twice}")
     for field in schema:
         if field.name not in found.names:
             raise RectoolError(f"{path} has no column {field.name} ({field.type}); it has {', '.join(found.names)}")
-        if found.field(field.name).type != field.type:
+        if _plain(found.field(field.name).type) != field.type:
             raise RectoolError(
                 f"{path}: column {field.name} is {found.field(field.name).type}, but must be {field.type}"
             )
     return rows
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """A column's type, without regard to how wide its offsets are: pandas and Polars write wide ones."""
+    return pa.string() if pa.types.is_large_string(kind) else kind
 
 
 def _tensor_axes(path: Path, expected: TensorFile) -> dict[str, int]:
@@ -116,6 +125,8 @@ def _tensor_axes(path: Path, expected: TensorFile) -> dict[str, int]:
             shape = tensor.get_shape()
             if len(shape) != len(axes):
                 raise RectoolError(f"{path}: tensor {name!r} has shape {tuple(shape)}, but must be ({', '.join(axes)})")
+            if 0 in shape:
+                raise RectoolError(f"{path}: tensor {name!r} has shape {tuple(shape)}: it is empty")
             if tensor.get_dtype() not in expected.types:
                 raise RectoolError(
                     f"{path}: tensor {name!r} is {tensor.get_dtype()}, but must be one of {', '.join(expected.types)}"
@@ -133,6 +144,8 @@ def _read_object(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as problem:
         raise RectoolError(f"{path} is not JSON: {problem}") from None
+    except OSError as problem:
+        raise RectoolError(f"{path} cannot be read: {problem.strerror}") from None
     if not isinstance(value, dict):
         raise RectoolError(f"{path} must hold one JSON object")
     return value
@@ -144,16 +157,20 @@ def _check_finite(path: Path, expected: TensorFile) -> None:
             tensor = file.get_slice(name)
             rows = tensor.get_shape()[0]
             for start in range(0, rows, TENSOR_ROWS):
-                finite = np.isfinite(tensor[start : start + TENSOR_ROWS]).all(axis=1)
+                finite = np.isfinite(tensor[start : min(start + TENSOR_ROWS, rows)]).all(axis=1)
                 if not finite.all():
                     raise RectoolError(f"{path}: row {start + int(np.argmin(finite))} of {name!r} is not finite")
 
 
-def _check_ids(path: Path, column: str) -> None:
+def _check_entities(path: Path, schema: pa.Schema, column: str) -> None:
+    """Ids distinct, and no nulls where the schema has none."""
+    required = [field.name for field in schema if not field.nullable]
     with _explained(path):
-        ids = pq.read_table(path, columns=[column]).column(column)
-    if ids.null_count:
-        raise RectoolError(f"{path}: {column} is null in row {ids.to_pylist().index(None)}")
+        table = pq.read_table(path, columns=required)
+    for name in required:
+        if table.column(name).null_count:
+            raise RectoolError(f"{path}: {name} is null in row {table.column(name).to_pylist().index(None)}")
+    ids = table.column(column)
     if len(ids.unique()) != len(ids):
         seen: set[str] = set()
         for row, value in enumerate(ids.to_pylist()):
@@ -172,7 +189,7 @@ def _check_interactions(path: Path, counts: Mapping[str, int]) -> None:
                 raise RectoolError(f"{path}: column {nulls[0]} has nulls")
             user, item, time = (np.asarray(batch.column(name)) for name in ("user", "item", "timestamp"))
             label = np.asarray(batch.column("label").fill_null(0))
-            split = np.asarray(batch.column("split").is_in(pa.array(schemas.SPLITS)))
+            split = np.asarray(pc.is_in(batch.column("split"), value_set=pa.array(schemas.SPLITS)))
             before_user = np.concatenate(([last[0]], user[:-1]))
             before_time = np.concatenate(([last[1]], time[:-1]))
             sorted_ = (user > before_user) | ((user == before_user) & (time >= before_time))
@@ -192,7 +209,7 @@ def _check_interactions(path: Path, counts: Mapping[str, int]) -> None:
 def _check_predictions(path: Path, data_counts: Mapping[str, int] | None) -> None:
     with _explained(path):
         table = pq.read_table(path, columns=["row", "score"])
-    row, score = np.asarray(table.column("row")), np.asarray(table.column("score"))
+    row, score = np.asarray(table.column("row").fill_null(-1)), np.asarray(table.column("score"))
     limit = data_counts["interactions"] if data_counts is not None else np.iinfo(np.int64).max
     for bad, what in (
         (~np.isfinite(score), "a score that is not finite"),

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rectool.artifacts.manifest import FileRecord
+from rectool.errors import RectoolError
 
 
 def of_file(path: Path) -> str:
@@ -43,18 +44,23 @@ class TableDigest:
         self._streams: dict[str, Any] = {}
 
     def update(self, batch: pa.RecordBatch) -> None:
-        for field, column in zip(batch.schema, batch.columns, strict=True):
-            self._feed(f"{field.name}:{field.type}", column)
+        """Feed the next rows. Raises RectoolError for a column of a type that has no digest."""
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            self._feed(f"{name}:{_type_name(name, column.type)}", column)
 
     def digest(self) -> str:
         return of_names({name: stream.hexdigest() for name, stream in self._streams.items()})
 
     def _feed(self, name: str, column: pa.Array) -> None:
         """Nulls are fed as a validity byte and an empty value, strings and lists as lengths and values."""
-        valid = np.asarray(column.is_valid()).view(np.uint8)
-        self._stream(f"{name}/valid").update(valid)
         if pa.types.is_dictionary(column.type):
             column = column.dictionary_decode()
+        valid = np.asarray(column.is_valid()).view(np.uint8)
+        self._stream(f"{name}/valid").update(valid)
+        if pa.types.is_null(column.type):
+            return
+        if pa.types.is_temporal(column.type):
+            column = column.view(pa.int32() if column.type.bit_width == 32 else pa.int64())
         if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
             lengths = pc.fill_null(pc.list_value_length(column), 0)
             self._stream(f"{name}/lengths").update(np.asarray(lengths, dtype="<i8"))
@@ -96,6 +102,19 @@ class InteractionsDigest:
         by_split = {name: table.digest() for name, table in self._splits.items()}
         training = by_split.get("train", TableDigest().digest())
         return {"interactions": of_names(by_split | {"": self._order.digest()}), "training": training}
+
+
+def _type_name(column: str, kind: pa.DataType) -> str:
+    """A type's name, the same for all the ways in which writers put the same values down."""
+    if pa.types.is_dictionary(kind):
+        return _type_name(column, kind.value_type)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return f"list<{_type_name(column, kind.value_type)}>"
+    if pa.types.is_large_string(kind):
+        return "string"
+    if pa.types.is_string(kind) or pa.types.is_null(kind) or (pa.types.is_primitive(kind) and kind.bit_width <= 64):
+        return str(kind)
+    raise RectoolError(f"column {column} is {kind}, of which rectool takes no digest; write it as text or numbers")
 
 
 def of_batches(batches: Iterable[pa.RecordBatch]) -> str:

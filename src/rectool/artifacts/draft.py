@@ -20,7 +20,7 @@ from rectool import __version__
 from rectool.artifacts import checking, digests, folder, kinds, manifest
 from rectool.artifacts.artifact import is_whole, manifest_exists
 from rectool.artifacts.manifest import FileRecord, Manifest, Parent
-from rectool.errors import RectoolError
+from rectool.errors import RectoolError, disk_errors
 
 LIBRARIES = ("duckdb", "numpy", "pyarrow", "safetensors", "torch", "transformers", "peft")
 
@@ -77,17 +77,19 @@ def write(
         if manifest_exists(out) and not replace:
             raise exists_error(out)
         partial = folder.partial_of(out)
-        with folder.explained(out):
+        with disk_errors(out, "choose another --out"):
             if partial.exists():
                 shutil.rmtree(partial)
             partial.mkdir()
         try:
-            with folder.explained(out):
+            with disk_errors(out, "choose another --out"):
                 draft = Draft(partial, _make_scratch(partial, temp_dir))
                 try:
                     yield draft
-                finally:
+                except BaseException:
                     shutil.rmtree(draft.scratch, ignore_errors=True)
+                    raise
+                shutil.rmtree(draft.scratch)
                 manifest_text = _describe(draft, kind, making, out, started, time.monotonic() - clock).to_json()
                 folder.sync_tree(partial)
                 folder.write_durably(partial / manifest.NAME, manifest_text)
@@ -95,7 +97,7 @@ def write(
                     out.rmdir()
                 folder.replace(out, is_whole)
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            folder.discard_partial(out)
 
 
 def file_records(directory: Path) -> dict[str, FileRecord]:
@@ -116,6 +118,9 @@ def exists_error(out: Path) -> RectoolError:
 
 def refuse_foreign(out: Path) -> None:
     """Raises RectoolError if something stands at `out` that is neither an artifact nor an empty folder."""
+    above = next(path for path in folder.real(out).parents if path.exists())
+    if not above.is_dir():
+        raise RectoolError(f"{out} cannot be a folder: {above} is a file; choose another --out")
     if not out.exists() or manifest_exists(out):
         return
     if not out.is_dir() or any(out.iterdir()):
@@ -124,8 +129,11 @@ def refuse_foreign(out: Path) -> None:
 
 def _make_scratch(partial: Path, temp_dir: Path | None) -> Path:
     if temp_dir is not None:
-        temp_dir.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix="rectool-", dir=temp_dir))
+        try:
+            temp_dir.mkdir(parents=True, exist_ok=True)
+            return Path(tempfile.mkdtemp(prefix="rectool-", dir=temp_dir))
+        except OSError as problem:
+            raise RectoolError(f"--temp-dir {temp_dir} cannot be written: {problem.strerror}") from problem
     scratch = partial / ".scratch"
     scratch.mkdir()
     return scratch

@@ -8,7 +8,6 @@ finishes it. `.NAME.lock` is held by the one process that writes; it dies with t
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import shutil
@@ -17,18 +16,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rectool.errors import RectoolError
+from rectool.errors import RectoolError, disk_errors
 
 SETTLE_SECONDS = 10.0
 """How long a reader waits for another process that is in the middle of a swap."""
 
 
 def partial_of(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.partial")
+    return folder.parent / f".{folder.name}.partial"
 
 
 def old_of(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.old")
+    return folder.parent / f".{folder.name}.old"
 
 
 def real(folder: Path) -> Path:
@@ -40,6 +39,14 @@ class Busy(RectoolError):
     """Another live process is writing the folder."""
 
 
+def identity(folder: Path) -> int | None:
+    """Which folder stands at a path: another number once it has been replaced, None if there is none."""
+    try:
+        return folder.stat().st_ino
+    except OSError:
+        return None
+
+
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
     """Hold the right to write `folder`.
@@ -48,15 +55,16 @@ def lock(folder: Path) -> Iterator[None]:
         Busy: another live process holds it.
         RectoolError: nothing can be written there.
     """
-    path = folder.with_name(f".{folder.name}.lock")
-    with explained(folder):
+    path = folder.parent / f".{folder.name}.lock"
+    with disk_errors(folder, "choose another --out"):
         folder.parent.mkdir(parents=True, exist_ok=True)
         descriptor = _acquire(path)
     if descriptor is None:
         raise Busy(f"{folder} is being written by another process{_owner(path)}; wait for it or stop it")
     try:
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, str(os.getpid()).encode())
+        with disk_errors(folder, "choose another --out"):
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, str(os.getpid()).encode())
         yield
     finally:
         path.unlink(missing_ok=True)
@@ -72,6 +80,7 @@ def settle(folder: Path, is_whole: Callable[[Path], bool]) -> None:
     Raises:
         RectoolError: the swap cannot be finished here.
     """
+    folder = real(folder)
     if not old_of(folder).exists():
         return
     deadline = time.monotonic() + SETTLE_SECONDS
@@ -105,6 +114,18 @@ def replace(folder: Path, is_whole: Callable[[Path], bool]) -> None:
     settle_locked(folder, is_whole)
 
 
+def discard_partial(folder: Path) -> None:
+    """Remove what is left of the partial folder, if anything. The caller holds the lock.
+
+    Where an error stopped `replace` between its renames, the old folder goes back first: `settle`
+    must never meet a partial folder that is being removed and looks whole.
+    """
+    if not folder.exists() and old_of(folder).exists():
+        os.rename(old_of(folder), folder)
+        sync(folder.parent)
+    shutil.rmtree(partial_of(folder), ignore_errors=True)
+
+
 def sync(path: Path) -> None:
     """Make a file or a folder's entries durable."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -125,29 +146,15 @@ def sync_tree(folder: Path) -> None:
 def write_durably(path: Path, text: str) -> None:
     """Write a small file so that it is there as a whole or not at all."""
     temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    sync(path.parent)
-
-
-@contextmanager
-def explained(folder: Path) -> Iterator[None]:
-    """Turn what the file system refuses into one line that says what to do."""
     try:
-        yield
-    except OSError as problem:
-        if problem.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RectoolError(
-                f"the disk of {folder} is full; free some space, or give another place with --out or --temp-dir"
-            ) from problem
-        if problem.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            raise RectoolError(f"{folder} cannot be written: {problem.strerror}; choose another --out") from problem
-        if problem.errno in (errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG):
-            raise RectoolError(f"{folder} cannot be a folder: {problem.strerror}; choose another --out") from problem
-        raise
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync(path.parent)
 
 
 def settle_locked(folder: Path, is_whole: Callable[[Path], bool]) -> None:

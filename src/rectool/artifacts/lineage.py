@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from rectool.artifacts import digests, folder
 from rectool.artifacts.artifact import Artifact, ancestors
 from rectool.artifacts.manifest import RAW, Parent
+from rectool.errors import RectoolError
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,9 @@ class Node:
     def is_there(self) -> bool:
         return self.path.exists()
 
+    @cached_property
     def is_unchanged(self) -> bool:
-        """Whether a raw file that is there has the bytes it had; hashes it."""
+        """Whether a raw file that is there has the bytes it had; hashes it, once."""
         return (
             self.parent is None
             or self.parent.kind != RAW
@@ -44,23 +47,45 @@ def tree(artifact: Artifact) -> Node:
     return _node(artifact, None)
 
 
-def script(artifact: Artifact) -> str:
+def commands(origin: Node) -> list[tuple[str, str]]:
+    """(folder, command line) of everything in a lineage that a command made, parents first."""
+    steps = []
+    for node in _parents_first(origin):
+        if node.artifact is not None:
+            made = node.artifact.manifest
+            where = os.path.normpath(folder.real(node.path) / made.directory)
+            line = shlex.join(made.command) if made.command else _comment(f"{node.path} was adopted")
+            steps.append((where, line))
+    return steps
+
+
+def script(origin: Node) -> str:
     """A shell script that runs the recorded commands, parents first, skipping what is up to date.
 
     It stands on its own: each command runs in the folder it was run in.
     """
-    lines = ["#!/usr/bin/env bash", f"# Rebuilds {artifact.path.name}.", "set -euo pipefail"]
+    lines = ["#!/usr/bin/env bash", _comment(f"Rebuilds {folder.real(origin.path).name}."), "set -euo pipefail"]
     at = None
-    for node in _parents_first(tree(artifact)):
-        if node.artifact is None:
-            continue
-        made = node.artifact.manifest
-        where = os.path.normpath(folder.real(node.path) / made.directory)
+    for where, line in commands(origin):
         if where != at:
             lines.append(f"cd {shlex.quote(where)}")
             at = where
-        lines.append(shlex.join([*made.command, "--update"]) if made.command else f"# {node.path} was adopted")
+        lines.append(line if line.startswith("#") else f"{line} --update")
     return "\n".join(lines) + "\n"
+
+
+def refuse_unknown(origin: Node | None, named: Iterable[str]) -> None:
+    """Raises RectoolError if `--parent` names a role that nothing in a lineage has."""
+    for role in sorted(set(named) - (_roles(origin) if origin is not None else set())):
+        raise RectoolError(f"--parent {role}: nothing that is read here was made from a parent of this role")
+
+
+def _roles(node: Node) -> set[str]:
+    return {child.parent.role for child in node.children if child.parent}.union(*map(_roles, node.children))
+
+
+def _comment(text: str) -> str:
+    return "# " + " ".join(text.splitlines())
 
 
 def _node(artifact: Artifact, parent: Parent | None) -> Node:

@@ -6,6 +6,7 @@ Read strictly: a field that is missing or of another type is an error that names
 from __future__ import annotations
 
 import json
+import stat
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -79,9 +80,13 @@ def read(directory: Path) -> Manifest:
     """
     path = directory / NAME
     try:
-        if path.stat().st_size > LIMIT_BYTES:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise RectoolError(f"{path} is not a file: not a manifest")
+        if status.st_size > LIMIT_BYTES:
             raise RectoolError(f"{path} is larger than {LIMIT_BYTES >> 20} MiB: not a manifest")
         value = json.loads(path.read_bytes())
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()  # NaN and half characters are no JSON
     except FileNotFoundError:
         raise RectoolError(
             f"{directory} is not a rectool artifact: it has no {NAME}; "
@@ -103,7 +108,7 @@ def _parse(path: Path, value: Any) -> Manifest:
             f"{path} has format {version}, written by rectool {written_by}; this rectool reads up to "
             f"{FORMAT}: upgrade with: pip install -U 'rectool>={written_by}'"
         )
-    return Manifest(
+    made = Manifest(
         format=version,
         kind=fields.get("kind", str),
         kind_version=fields.get("kind_version", int),
@@ -119,10 +124,18 @@ def _parse(path: Path, value: Any) -> Manifest:
         metrics=fields.get("metrics", dict),
         run=fields.get("run", dict),
     )
+    if "artifact" not in made.digests:
+        raise RectoolError(f"{path} is damaged: it has no field digests['artifact']")
+    roles = [parent.role for parent in made.parents]
+    if len(set(roles)) < len(roles):
+        raise RectoolError(f"{path} is damaged: two parents have the same role")
+    return made
 
 
 def _parent(path: Path, index: int, value: Any) -> Parent:
     fields = _Fields(path, f"parents[{index}].", value)
+    if "\0" in fields.get("path", str):
+        raise RectoolError(f"{path} is damaged: parents[{index}].path has a NUL character")
     return Parent(
         role=fields.get("role", str),
         kind=fields.get("kind", str),

@@ -9,7 +9,7 @@ import typer
 
 from rectool import console
 from rectool.commands.flags import command
-from rectool.commands.options import Talk
+from rectool.commands.options import Talk, Work
 from rectool.settings import setting
 
 
@@ -20,9 +20,6 @@ class Adoption:
     directory: Path = setting(argument=True, recorded=False, help="Folder of the files.")
     kind: str = setting(metavar="KIND", recorded=False, help="What they are: dataset, cf, semantic or result.")
     data: Path | None = setting(None, metavar="DATA", recorded=False, help="The dataset that they belong to.")
-    seed: int = setting(0, metavar="N", recorded=False, help="Seed that they were made with, for the record.")
-    overwrite: bool = setting(False, recorded=False, help="Replace a manifest that is there.")
-    dry_run: bool = setting(False, recorded=False, help="Check the files, write nothing.")
 
 
 def register(app: typer.Typer) -> None:
@@ -36,24 +33,32 @@ def register(app: typer.Typer) -> None:
     )(adopt)
 
 
-def adopt(adoption: Adoption, talk: Talk) -> None:
+def adopt(adoption: Adoption, work: Work, talk: Talk) -> None:
     """Take in files of another program: check every value, then give them a manifest."""
-    from rectool.artifacts import adopting, open_artifact
+    from rectool.artifacts import adopting, lineage, open_artifact
 
-    data = open_artifact(adoption.data, "dataset") if adoption.data is not None else None
-    with console.step(f"checking {adoption.directory}"):
-        manifest = adopting.check(adoption.directory, adoption.kind, data, seed=adoption.seed)
-    if not adoption.dry_run:
-        adopting.write(adoption.directory, manifest, replace=adoption.overwrite)
-    console.table("counts", ("", ""), [(name, f"{count:,}") for name, count in manifest.counts.items()])
-    verb = "would be adopted" if adoption.dry_run else "adopted"
-    console.say(f"{adoption.directory}: {verb} as {adoption.kind}")
+    directory, kind = adoption.directory, adoption.kind
+    if not (work.overwrite or work.update):
+        adopting.refuse_made(directory)
+    data = None
+    if adoption.data is not None:
+        data = open_artifact(adoption.data, "dataset", elsewhere=work.parents())
+    lineage.refuse_unknown(lineage.tree(data) if data else None, work.parents())
+    with console.step(f"checking {directory}"):
+        made = adopting.check(directory, kind, data, seed=work.seed)
+    skipped = work.update and adopting.is_made(directory, made)
+    if not (work.dry_run or skipped):
+        adopting.write(directory, made, replace=work.overwrite or work.update)
+    console.table("counts", ("", ""), [(name, f"{count:,}") for name, count in made.counts.items()])
+    done = "is up to date" if skipped else f"would be adopted as {kind}" if work.dry_run else f"adopted as {kind}"
+    console.say(f"{directory}: {done}")
     console.result(
         {
-            "artifact": str(adoption.directory),
-            "kind": adoption.kind,
-            "dry_run": adoption.dry_run,
-            "digest": manifest.digests["artifact"],
-            "counts": manifest.counts,
+            "artifact": str(directory),
+            "kind": kind,
+            "dry_run": work.dry_run,
+            "skipped": skipped,
+            "digest": made.digests["artifact"],
+            "counts": made.counts,
         }
     )

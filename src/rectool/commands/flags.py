@@ -97,7 +97,7 @@ def command_line(words: Sequence[str], groups: Sequence[Any]) -> list[str]:
             if field.name in ON_THE_WAY or value == field.default:
                 continue
             if field.metadata["argument"]:
-                line.append(str(value))
+                line.append(f"./{value}" if str(value).startswith("-") else str(value))
             elif isinstance(value, bool):
                 options.append(flag_name(field.name))
             else:

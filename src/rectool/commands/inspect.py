@@ -47,14 +47,15 @@ def inspect(inspection: Inspection, elsewhere: Elsewhere, talk: Talk) -> None:
     from rectool.artifacts import lineage, open_artifact
 
     artifact = open_artifact(inspection.path, elsewhere=elsewhere.parents())
+    origin = lineage.tree(artifact)
+    lineage.refuse_unknown(origin, elsewhere.parents())
     if inspection.script:
-        console.show(lineage.script(artifact).rstrip("\n"))
-        console.result({"script": lineage.script(artifact)})
+        console.show(lineage.script(origin).rstrip("\n"))
+        console.result({"script": lineage.script(origin)})
         return
     if inspection.verify:
         with console.step("hashing and checking"):
             artifact.verify()
-    origin = lineage.tree(artifact)
     _show(artifact, origin, verified=inspection.verify)
     console.result(
         {
@@ -67,7 +68,7 @@ def inspect(inspection: Inspection, elsewhere: Elsewhere, talk: Talk) -> None:
 
 
 def _show(artifact: Artifact, origin: Node, *, verified: bool) -> None:
-    import shlex
+    from rectool.artifacts import lineage
 
     made = artifact.manifest
     console.show(
@@ -86,7 +87,8 @@ def _show(artifact: Artifact, origin: Node, *, verified: bool) -> None:
     console.show("lineage")
     console.show(_tree(origin, verify=verified))
     console.show("made by")
-    console.show("  " + (shlex.join(made.command) if made.command else "another program; taken in by rectool adopt"))
+    for _, line in lineage.commands(origin):
+        console.show(f"  {line}")
 
 
 def _tree(node: Node, *, verify: bool) -> Tree:
@@ -110,7 +112,7 @@ def _state(node: Node, *, verify: bool) -> str:
     if not node.is_there():
         return "not there any more"
     if node.artifact is None and verify:
-        return "unchanged" if node.is_unchanged() else "CHANGED since"
+        return "unchanged" if node.is_unchanged else "CHANGED since"
     digest = node.artifact.manifest.digests["artifact"] if node.artifact else ""
     return digest[7:19] or "there"
 

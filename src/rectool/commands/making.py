@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rectool import console
 from rectool.commands.flags import command_line
 from rectool.commands.options import Make
+from rectool.errors import RectoolError
 from rectool.settings import recorded
 
 if TYPE_CHECKING:
@@ -59,6 +60,11 @@ def make_artifact(
         raise draft.exists_error(out)
     plan()
     sources = inputs()
+    for role in sorted(make.parents().keys() - {source.role for source in sources if source.artifact is not None}):
+        raise RectoolError(f"--parent {role}: {' '.join(words)} reads no artifact in this role")
+    for source in sources:
+        if there and folder.real(source.path).is_relative_to(folder.real(out)):
+            raise RectoolError(f"{source.path} lies in {out}, which is to be replaced; choose another --out")
     if there and make.update:
         made = manifest.read(out)
         differs = same_making(

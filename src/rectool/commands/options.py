@@ -52,13 +52,12 @@ class Elsewhere:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Make(Elsewhere):
-    """How an artifact is made, whatever it is."""
+class Work(Elsewhere):
+    """How a command that writes does its work, whatever it writes."""
 
-    out: Path = setting(metavar="DIR", recorded=False, help="Folder of the new artifact.")
     seed: int = setting(0, metavar="N", recorded=False, help="Seed of all that is random.")
-    overwrite: bool = setting(False, recorded=False, help="Replace an artifact that is there.")
-    update: bool = setting(False, recorded=False, help="Keep an artifact that is there if nothing has changed.")
+    overwrite: bool = setting(False, recorded=False, help="Replace what is there.")
+    update: bool = setting(False, recorded=False, help="Keep what is there if nothing has changed.")
     dry_run: bool = setting(
         False, recorded=False, help="Check everything, say what would be read and written, do nothing."
     )
@@ -70,3 +69,10 @@ class Make(Elsewhere):
         super().__post_init__()
         if self.overwrite and self.update:
             raise RectoolError("--overwrite and --update contradict each other; give one")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Make(Work):
+    """How a command makes an artifact."""
+
+    out: Path = setting(metavar="DIR", recorded=False, help="Folder of the new artifact.")

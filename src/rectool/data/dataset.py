@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -49,7 +50,8 @@ class Dataset:
     @cached_property
     def split(self) -> NDArray[np.int8]:
         """(R,) position in `SPLITS`."""
-        codes: NDArray[np.int8] = np.asarray(self._read("split").combine_chunks().index_in(pa.array(SPLITS)), np.int8)
+        names = self._read("split").cast(pa.string())
+        codes: NDArray[np.int8] = np.asarray(pc.index_in(names, value_set=pa.array(SPLITS)), np.int8)
         return codes
 
     @property

@@ -41,10 +41,15 @@ class Engine:
             config["memory_limit"] = f"{limit}B"
         if resources.threads is not None:
             config["threads"] = resources.threads
+        if "?" in str(scratch):
+            raise RectoolError(
+                f"{scratch}: the SQL engine cannot work below a folder with ? in its name; see --temp-dir"
+            )
         self.scratch = scratch
         with _explained():
             self._connection = duckdb.connect(str(scratch / "prepare.duckdb"), config=config)
             self._connection.execute("SET enable_progress_bar = true; SET enable_progress_bar_print = false")
+            self._connection.execute("SET TimeZone = 'UTC'")  # else times mean what the machine's zone makes of them
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
 
     def close(self) -> None:
@@ -184,14 +189,14 @@ def _explained() -> Iterator[None]:
                 "the disk for temporary files is full; free some space or give another --temp-dir"
             ) from problem
         raise RectoolError(f"the memory limit is too small: {_first_line(text)}; raise --memory-limit") from problem
-    except duckdb.IOException as problem:
+    except duckdb.InterruptException as problem:
+        raise KeyboardInterrupt from problem
+    except duckdb.Error as problem:  # an IOException, or a TransactionException where a commit could not be written
         if "no space left" in str(problem).lower():
             raise RectoolError(
                 "the disk for temporary files is full; free some space or give another --temp-dir"
             ) from problem
         raise
-    except duckdb.InterruptException as problem:
-        raise KeyboardInterrupt from problem
 
 
 def _first_line(text: str) -> str:

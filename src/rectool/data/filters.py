@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from rectool.data.engine import Engine
+from rectool.data.log import LATEST
 from rectool.data.settings import Filters
 from rectool.errors import RectoolError
 
@@ -13,9 +14,9 @@ from rectool.errors import RectoolError
 def ending(filters: Filters, end: int) -> Filters:
     """The same filters, without rows from the day on that begins at `end` (seconds)."""
     until = filters.range()[1]
-    if until is not None and until <= end:
+    if end > LATEST or (until is not None and until <= end):
         return filters
-    return replace(filters, until=datetime.fromtimestamp(end, UTC).strftime("%Y-%m-%d"))
+    return replace(filters, until=datetime.fromtimestamp(end, UTC).date().isoformat())
 
 
 def apply(engine: Engine, filters: Filters) -> list[tuple[str, int]]:

@@ -20,17 +20,21 @@ from rectool.errors import RectoolError
 
 EARLIEST, LATEST = -62_135_596_800, 253_402_300_799
 """Seconds of the years 1 and 9999."""
-SECONDS_UNTIL_2100 = 4_102_444_800
+SECONDS_UNTIL_1980, SECONDS_UNTIL_2100 = 315_532_800, 4_102_444_800
+"""Logs of people's doings lie between them."""
+UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+"""Units of a timestamp in a second."""
 OPTIONAL = {"rating": "FLOAT", "label": "FLOAT", "split": "VARCHAR", "true_probability": "FLOAT"}
 
 
-def check(engine: Engine, name: str, policy: Policy) -> list[str]:
+def check(engine: Engine, name: str, policy: Policy, time_unit: str | None = None) -> list[str]:
     """Make the view `log`. Refuse, or leave out, rows of `raw` that say nothing: no user, item or time, or
     no number as a rating.
 
     Args:
         name: of the file, for messages.
         policy: what to do with such rows.
+        time_unit: the unit of the file's timestamps, as its user named it.
 
     Returns:
         What was left out, for people.
@@ -49,7 +53,8 @@ def check(engine: Engine, name: str, policy: Policy) -> list[str]:
     for (what, fault), count in zip(faults.items(), counts, strict=True):
         if count and policy == "error":
             row, user, item, time, rating, label = engine.row(
-                f"SELECT row, user_id, item_id, timestamp, rating, label FROM log WHERE {fault} ORDER BY row LIMIT 1"
+                f"SELECT row, {_short('user_id')}, {_short('item_id')}, timestamp, rating, label FROM log "
+                f"WHERE {fault} ORDER BY row LIMIT 1"
             )
             raise RectoolError(
                 f"{name}, row {row + 1}: {what} (user {user}, item {item}, time {time}, rating {rating}, "
@@ -60,7 +65,7 @@ def check(engine: Engine, name: str, policy: Policy) -> list[str]:
             notes.append(f"{count:,} rows of {name} dropped: {what}")
     if _is_empty(engine):
         raise RectoolError(f"{name} has no valid row: {'; '.join(notes)}")
-    _check_times(engine, name)
+    _check_times(engine, name, time_unit)
     return notes
 
 
@@ -88,9 +93,9 @@ def check_catalogue(engine: Engine, log_name: str, name: str, untitled: Untitled
     concerned = "item_id IN (SELECT item_id FROM untitled)"
     rows, first = engine.row(f"SELECT count(*), min(row) FROM log WHERE {concerned}")
     if untitled == "error":
-        item = engine.value(f"SELECT item_id FROM log WHERE row = {first}")
+        item = engine.value(f"SELECT {_short('item_id')} FROM log WHERE row = {first}")
         raise RectoolError(
-            f"{log_name}, row {first + 1}: item {item} has no title in {name}, like {items:,} items in {rows:,} rows; "
+            f"{log_name}, row {first + 1}: item {item} has no title in {name} ({items:,} such items in {rows:,} rows); "
             f"pass --untitled drop to leave them out, or --untitled id to call them by their id"
         )
     if untitled == "drop":
@@ -101,13 +106,22 @@ def check_catalogue(engine: Engine, log_name: str, name: str, untitled: Untitled
     return [f"{items:,} items without a title in {name} are called by their id"]
 
 
+def leave_out_nameless(engine: Engine, name: str) -> list[str]:
+    """Drop catalogue rows without an id; returns how many, for people."""
+    rows = int(engine.value("SELECT count(*) FROM catalogue WHERE item_id IS NULL"))
+    if rows == 0:
+        return []
+    engine.run("DELETE FROM catalogue WHERE item_id IS NULL")
+    return [f"{rows:,} rows of {name} dropped: no item_id"]
+
+
 def check_unique(engine: Engine, table: str, column: str, name: str) -> None:
     """Raises RectoolError naming the row if an id is missing or stands twice."""
     missing = engine.rows(f"SELECT min(rowid) FROM {table} WHERE {column} IS NULL HAVING count(*) > 0")
     if missing:
         raise RectoolError(f"{name}, row {missing[0][0] + 1}: it has no {column}")
     twice = engine.rows(
-        f"SELECT {column}, min(rowid), max(rowid) FROM {table} GROUP BY {column} HAVING count(*) > 1 "
+        f"SELECT {_short(column)}, min(rowid), max(rowid) FROM {table} GROUP BY {column} HAVING count(*) > 1 "
         "ORDER BY max(rowid) LIMIT 1"
     )
     if twice:
@@ -145,6 +159,11 @@ def _faults(columns: Collection[str]) -> dict[str, str]:
     return faults
 
 
+def _short(column: str) -> str:
+    """SQL for the beginning of an id, for messages."""
+    return f"left(CAST({column} AS VARCHAR), 60)"
+
+
 def _is_empty(engine: Engine) -> bool:
     return int(engine.value("SELECT count(*) FROM log")) == 0
 
@@ -158,28 +177,27 @@ def _leave_out(engine: Engine, fault: str) -> None:
     )
 
 
-def _check_times(engine: Engine, name: str) -> None:
+def _check_times(engine: Engine, name: str, unit: str | None) -> None:
+    """Refuse times that no calendar has, and those that make sense in another unit only."""
     low, high = engine.row("SELECT min(timestamp), max(timestamp) FROM log")
-    if low >= EARLIEST and high <= LATEST and not (low > SECONDS_UNTIL_2100 and _looks_scaled(low)):
+    impossible = low < EARLIEST or high > LATEST
+    if not impossible and high >= SECONDS_UNTIL_1980 and low <= SECONDS_UNTIL_2100:
         return
-    row, value = engine.row(
-        f"SELECT row, timestamp FROM log WHERE timestamp = {high if high > LATEST or low >= EARLIEST else low} "
-        "ORDER BY row LIMIT 1"
-    )
-    unit = next(
-        (unit for unit, factor in (("ms", 10**3), ("us", 10**6), ("ns", 10**9)) if _is_time(value // factor)), None
-    )
-    if unit is not None:
-        raise RectoolError(
-            f"{name}, row {row + 1}: timestamp {value} is in {unit}, not in seconds; pass --timestamp-unit {unit}"
-        )
-    raise RectoolError(f"{name}, row {row + 1}: timestamp {value} is not a time in seconds since 1970")
+    value = high if high > LATEST or not impossible else low
+    other = next((other for other in UNITS if _fits(value, unit, other)), None)
+    if other is None and not impossible:
+        return
+    row = engine.value(f"SELECT min(row) FROM log WHERE timestamp = {value}") + 1
+    if other is None:
+        raise RectoolError(f"{name}, row {row}: timestamp {value} is not a time in seconds since 1970")
+    hint = f"; pass --timestamp-unit {other}" if unit is not None else ""
+    if unit in (None, "s"):
+        raise RectoolError(f"{name}, row {row}: timestamp {value} is in {other}, not in seconds{hint}")
+    raise RectoolError(f"{name}, row {row}: the timestamp is in {other}, not in {unit}{hint}")
 
 
-def _looks_scaled(value: int) -> bool:
-    return any(_is_time(value // factor) for factor in (10**3, 10**6, 10**9))
-
-
-def _is_time(value: int) -> bool:
-    """Between 1980 and 2100, where logs of people's doings lie."""
-    return 315_532_800 <= value < SECONDS_UNTIL_2100
+def _fits(value: int, unit: str | None, other: str) -> bool:
+    """Whether a time read in one unit would be likely in another."""
+    if unit == "iso" or other == (unit or "s"):
+        return False
+    return SECONDS_UNTIL_1980 <= value * UNITS[unit or "s"] // UNITS[other] < SECONDS_UNTIL_2100

@@ -18,6 +18,7 @@ from rectool.artifacts.schemas import SPLITS
 from rectool.data import filters, log, splits, statistics
 from rectool.data.engine import Engine, identifier
 from rectool.data.settings import Filters, Preparation, Resources, Split
+from rectool.data.splits import Assignment
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,13 @@ class Loaded:
 
     Attributes:
         log_name, catalogue_name, people_name: of the files, for messages.
+        time_unit: what --timestamp-unit said, for a source that has that flag.
     """
 
     log_name: str
     catalogue_name: str
     people_name: str | None = None
+    time_unit: str | None = None
 
 
 def prepare(
@@ -52,7 +55,9 @@ def prepare(
     with Engine(draft.scratch, resources) as engine:
         with console.step("reading", fraction=engine.progress) as step:
             loaded = load(engine)
-            notes = log.check(engine, loaded.log_name, preparation.invalid_rows)
+            notes = log.check(engine, loaded.log_name, preparation.invalid_rows, loaded.time_unit)
+            if preparation.invalid_rows == "drop":
+                notes += log.leave_out_nameless(engine, loaded.catalogue_name)
             notes += log.check_catalogue(engine, loaded.log_name, loaded.catalogue_name, preparation.untitled)
             if loaded.people_name is not None:
                 notes += log.notes_on_people(engine, loaded.people_name)
@@ -61,12 +66,12 @@ def prepare(
             months = splits.months(engine, split, chosen.range()[0]) if split.rule == "months" else ()
             filtered = filters.apply(engine, filters.ending(chosen, months[-1]) if months else chosen)
             if split.rule == "given":
-                splits.check_given(engine)
+                splits.check_given(engine, loaded.log_name)
             for name in ("user", "item"):
                 engine.run(f"CREATE TABLE {name}_numbers AS {filters.numbering(name)}")
-            split_query = splits.expression(engine, split, months)
+            assignment = splits.assign(engine, split, months)
         with console.step("sorting and writing", fraction=engine.progress) as step:
-            step.amount = _write(engine, draft, split_query, preparation)
+            step.amount = _write(engine, draft, assignment, preparation)
         with console.step("counting", fraction=engine.progress):
             draft.metrics.update(statistics.describe(engine, draft.path))
         notes += [f"no row is in the split {name}" for name in SPLITS[:3] if name not in draft.metrics["splits"]]
@@ -76,7 +81,7 @@ def prepare(
         console.say(f"note: {note}")
 
 
-def _write(engine: Engine, draft: Draft, split_query: str, preparation: Preparation) -> int:
+def _write(engine: Engine, draft: Draft, assignment: Assignment, preparation: Preparation) -> int:
     """Write the three files; returns the number of interactions."""
     schema, extra = schemas.INTERACTIONS, ""
     if "true_probability" in engine.columns("raw"):
@@ -87,9 +92,10 @@ def _write(engine: Engine, draft: Draft, split_query: str, preparation: Preparat
     )
     interactions = digests.InteractionsDigest()
     rows = engine.write_parquet(
-        f"SELECT user, item, kept.timestamp, kept.rating, CAST({label} AS TINYINT) AS label, splits.split{extra} "
-        f"FROM kept JOIN user_numbers USING (user_id) JOIN item_numbers USING (item_id) "
-        f"JOIN ({split_query}) AS splits ON kept.row = splits.row ORDER BY user, kept.timestamp, kept.row",
+        f"SELECT user, item, kept.timestamp, kept.rating, CAST({label} AS TINYINT) AS label, "
+        f"{assignment.split} AS split{extra} FROM {assignment.rows} AS kept "
+        "JOIN user_numbers USING (user_id) JOIN item_numbers USING (item_id) "
+        "ORDER BY user, kept.timestamp, kept.row",
         draft.path / "interactions.parquet",
         schema,
         interactions.update,

@@ -5,6 +5,7 @@ Nothing heavy is imported here, so that help and completion answer at once.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -101,6 +102,11 @@ class Preparation:
     invalid_rows: Policy = setting("error", help="Rows without user, item, time or a numeric rating.")
 
     def __post_init__(self) -> None:
+        self._check_split()
+        if not math.isfinite(self.like_at_least):
+            raise RectoolError(f"--like-at-least {self.like_at_least} must be a finite number")
+
+    def _check_split(self) -> None:
         Split.parse(self.split)
 
 
@@ -127,17 +133,17 @@ class Split:
         if rule in ("ratio", "months") and rest:
             return cls(rule, _parts(text, rest))
         length, _, rest = rest.partition(":")
-        if rule == "windows" and rest and length.isdigit() and int(length) >= 2:
+        if rule == "windows" and rest and re.fullmatch("[0-9]{1,9}", length) and int(length) >= 2:
             return cls(rule, _parts(text, rest), int(length))
         raise RectoolError(f"--split {text} is none of the forms {SPLIT_FORMS}")
 
 
 def _parts(text: str, rest: str) -> tuple[Fraction, Fraction, Fraction]:
-    try:
-        parts = [Fraction(part) for part in rest.split(",")]
+    try:  # no exponents: 1e999999999 would take all memory
+        parts = [Fraction(part) for part in rest.split(",") if re.fullmatch("[0-9./ ]+", part)]
     except (ValueError, ZeroDivisionError):
         parts = []
-    if len(parts) != 3 or min(parts) < 0 or parts[0] == 0 or sum(parts) > LARGEST_SUM:
+    if len(parts) != 3 or rest.count(",") != 2 or parts[0] == 0 or sum(parts) > LARGEST_SUM:
         raise RectoolError(
             f"--split {text} needs three sizes, for train, valid and test, such as 8,1,1; sum <= {LARGEST_SUM:,}"
         )

@@ -7,11 +7,13 @@ later than one of a later split, except under leave-one-out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import MAXYEAR, UTC, datetime
 from typing import TypeAlias
 
 from rectool.artifacts.schemas import SPLITS
 from rectool.data.engine import Engine
+from rectool.data.log import LATEST
 from rectool.data.settings import Split
 from rectool.errors import RectoolError
 
@@ -34,55 +36,59 @@ def months(engine: Engine, split: Split, since: int | None) -> list[int]:
     return [_month(first, number) for number in range(-(-sum(split.parts) // 1) + 1)]
 
 
-def expression(engine: Engine, split: Split, months: Sequence[int] = ()) -> str:
-    """A query that gives each row of `kept` its split: columns `row` and `split`.
+@dataclass(frozen=True)
+class Assignment:
+    """The split of each row, as parts of a query.
+
+    Attributes:
+        rows: the rows of `kept`, with what the expression needs.
+        split: an expression over them, to be selected from `rows AS kept`.
+    """
+
+    rows: str
+    split: str
+
+
+def assign(engine: Engine, split: Split, months: Sequence[int] = ()) -> Assignment:
+    """How each row of `kept` gets its split.
 
     Args:
         engine: holds `kept` (row, user_id, timestamp, ...).
         months: for the rule `months`, what the function of that name gives.
     """
     if split.rule == "given":
-        return "SELECT row, split FROM kept"
+        return Assignment("kept", "kept.split")
+    if split.rule == "months":
+        return Assignment("kept", _by_time(_month_cuts(engine, split, months)))
+    if split.rule == "ratio":
+        return Assignment("kept", _by_time(_ratio_cuts(engine, "kept", split)))
+    placed = (
+        "(SELECT *, row_number() OVER (PARTITION BY user_id ORDER BY timestamp, row) AS place, "
+        "count(*) OVER (PARTITION BY user_id) AS length FROM kept)"
+    )
     if split.rule == "leave-one-out":
         # A user with fewer than three rows cannot give one to each split, and is trained on.
-        return (
-            "SELECT row, CASE WHEN length >= 3 AND place = length THEN 'test' "
-            "WHEN length >= 3 AND place = length - 1 THEN 'valid' ELSE 'train' END AS split "
-            f"FROM ({_places()})"
+        return Assignment(
+            placed,
+            "CASE WHEN kept.length < 3 OR kept.place < kept.length - 1 THEN 'train' "
+            "WHEN kept.place < kept.length THEN 'valid' ELSE 'test' END",
         )
-    targets = "kept"
-    if split.rule == "windows":
-        # Each row from the L-th on ends a window of L rows; a shorter history is one window.
-        engine.run(
-            f"CREATE TABLE targets AS SELECT row, timestamp FROM ({_places()}) "
-            f"WHERE place >= {split.window} OR place = length"
-        )
-        targets = "targets"
-    cuts = _month_cuts(engine, split, months) if split.rule == "months" else _ratio_cuts(engine, targets, split)
-    by_time = _by_time(cuts)
-    if split.rule == "windows":
-        return (
-            f"SELECT kept.row, CASE WHEN targets.row IS NULL THEN 'context' ELSE {by_time} END AS split "
-            "FROM kept LEFT JOIN targets ON kept.row = targets.row"
-        )
-    return f"SELECT row, {by_time} AS split FROM kept"
+    # Each row from the L-th on ends a window of L rows; a shorter history is one window.
+    ends_window = f"(place >= {split.window} OR place = length)"
+    engine.run(f"CREATE TABLE targets AS SELECT row, timestamp FROM {placed} WHERE {ends_window}")
+    by_time = _by_time(_ratio_cuts(engine, "targets", split))
+    return Assignment(placed, f"CASE WHEN {ends_window} THEN {by_time} ELSE 'context' END")
 
 
-def check_given(engine: Engine) -> None:
-    """Raises RectoolError if a ready-made split has another value than the four it may have."""
+def check_given(engine: Engine, name: str) -> None:
+    """Raises RectoolError that names the file and row if a ready-made split is none of the four there are."""
     names = ", ".join(f"'{name}'" for name in SPLITS)
     wrong = engine.rows(
         f"SELECT row, split FROM kept WHERE split IS NULL OR split NOT IN ({names}) ORDER BY row LIMIT 1"
     )
     if wrong:
-        raise RectoolError(f"row {wrong[0][0] + 1} has split {wrong[0][1]!r}; it must be one of {', '.join(SPLITS)}")
-
-
-def _places() -> str:
-    return (
-        "SELECT row, timestamp, row_number() OVER (PARTITION BY user_id ORDER BY timestamp, row) AS place, "
-        "count(*) OVER (PARTITION BY user_id) AS length FROM kept"
-    )
+        row, split = wrong[0]
+        raise RectoolError(f"{name}, row {row + 1}: split {split!r} is none of {', '.join(SPLITS)}")
 
 
 def _by_time(cuts: Sequence[Cut]) -> str:
@@ -141,4 +147,6 @@ def _nth(engine: Engine, targets: str, n: int) -> Cut:
 def _month(start: datetime, months: int) -> int:
     """Seconds at the first of the month that lies so many months after that of `start`."""
     index = start.year * 12 + start.month - 1 + int(months)
+    if index // 12 > MAXYEAR:
+        return LATEST + 1
     return int(datetime(index // 12, index % 12 + 1, 1, tzinfo=UTC).timestamp())

@@ -21,7 +21,7 @@ def describe(engine: Engine, directory: Path) -> dict[str, Any]:
     """
     engine.run(
         "CREATE VIEW dataset AS SELECT *, file_row_number AS place FROM read_parquet("
-        f"{literal(str(directory / 'interactions.parquet'))}, file_row_number = true)"
+        f"{literal(str(directory / 'interactions.parquet'))}, file_row_number = true, hive_partitioning = false)"
     )
     engine.run(
         "CREATE TABLE trained AS SELECT user, max(place) AS last FROM dataset WHERE split = 'train' GROUP BY user; "

@@ -162,7 +162,7 @@ def test_a_full_disk_is_one_line(archive: Path, into: Path, monkeypatch: pytest.
 
     pack(archive, ("ratings.csv", RATINGS))
     monkeypatch.setattr(Path, "open", open_full)
-    with pytest.raises(RectoolError, match=rf"the disk is full at {into / 'ratings.csv'}"):
+    with pytest.raises(RectoolError, match=rf"the disk of {into / 'ratings.csv'} is full"):
         extract(archive, ["ratings.csv"], into)
 
 

@@ -272,7 +272,7 @@ def test_a_full_disk_is_one_line(site: Site, target: Path, monkeypatch: pytest.M
         return really_open(Path("/dev/full") if mode == "ab" else path, mode, *arguments, **options)
 
     monkeypatch.setattr(Path, "open", open_full)
-    with pytest.raises(RectoolError, match=rf"the disk is full at {target}"):
+    with pytest.raises(RectoolError, match=rf"the disk of {target} is full"):
         fetch(site.url, target)
     assert len(site.asked) == 1
 

@@ -38,7 +38,7 @@ CATALOGUE = pa.schema(
         pa.field("categories", pa.list_(pa.string())),
     ]
 )
-_TAG = re.compile(r"<[^<>]{0,2000}>")
+_TAG = re.compile(r"</?[a-zA-Z!][^<>]{0,2000}>")
 
 
 @dataclass(frozen=True)
@@ -123,19 +123,24 @@ class Source:
         reviews, metadata = (item.path for item in self.inputs())
         table = Tabular(reviews)
         edition = self._edition(table)
-        types = {edition.user: TEXT, edition.item: TEXT, edition.rating: NUMBER, edition.timestamp: INTEGER}
+        types = {
+            "user_id": (edition.user, TEXT),
+            "item_id": (edition.item, TEXT),
+            "rating": (edition.rating, NUMBER),
+            "timestamp": (edition.timestamp, INTEGER),
+        }
         with explained(reviews):
             engine.run(
-                f"CREATE TABLE raw AS SELECT {edition.user} AS user_id, {edition.item} AS item_id, "
-                f"{edition.rating} AS rating, CAST(floor({edition.timestamp} / {edition.time_factor}.0) AS BIGINT) "
-                f"AS timestamp FROM ({table.select(engine, types)})"
+                "CREATE TABLE raw AS SELECT user_id, item_id, rating, "
+                f"CAST(floor(timestamp / {edition.time_factor}.0) AS BIGINT) AS timestamp "
+                f"FROM ({table.select(engine, types)})"
             )
         products = engine.scratch / "metadata.parquet"
         engine.interruptible(lambda: _write_catalogue(metadata, products))
+        written = f"read_parquet({literal(str(products))}, file_row_number = true, hive_partitioning = false)"
         engine.run(
-            "CREATE TABLE catalogue AS SELECT * EXCLUDE (nth, place) FROM (SELECT *, row_number() OVER "
-            "(PARTITION BY item_id ORDER BY place) AS nth FROM (SELECT *, file_row_number AS place "
-            f"FROM read_parquet({literal(str(products))}, file_row_number = true))) WHERE nth = 1"
+            f"CREATE TABLE catalogue AS SELECT {', '.join(CATALOGUE.names)} FROM (SELECT *, row_number() OVER "
+            f"(PARTITION BY item_id ORDER BY file_row_number) AS nth FROM {written}) WHERE nth = 1"
         )
         return Loaded(reviews.name, metadata.name)
 

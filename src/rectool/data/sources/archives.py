@@ -6,7 +6,6 @@ Nothing here trusts a size, a name or a line written by someone else, and nothin
 from __future__ import annotations
 
 import codecs
-import errno
 import gzip
 import io
 import re
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 from zipfile import ZipInfo
 
-from rectool.errors import RectoolError
+from rectool.errors import RectoolError, disk_errors
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 1 << 20
 GZIP = b"\x1f\x8b"
 LINE_BYTES = 64_000_000
+SAMPLE_BYTES, SAMPLED_BYTES = 1 << 16, 30_000_000
 BOMB_BYTES = 100_000_000
 BOMB_RATIO = 1000
 
@@ -117,16 +117,30 @@ def is_gzip(path: Path) -> bool:
         return file.read(len(GZIP)) == GZIP
 
 
-@contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn what the operating system refuses about `path` or the file it names into a RectoolError."""
+def check_text(path: Path, longest: int) -> None:
+    """See to what a fast reader leaves unseen: the checksum of gzipped data, and lines without an end.
+
+    Of text that is not gzipped only samples are read, near enough to each other to meet a line of SAMPLED_BYTES.
+
+    Args:
+        longest: bytes that a line may have.
+
+    Raises:
+        RectoolError: gzipped data are cut short or damaged, or a line is far too long.
+    """
+    unbroken = 0
     try:
-        yield
-    except OSError as error:
-        where = error.filename or path
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RectoolError(f"the disk is full at {where}; free space and run it again") from error
-        raise RectoolError(f"{where}: {error.strerror or error}") from error
+        with _open_bytes(path) as stream:
+            skip = 0 if isinstance(stream.raw, _Gzip) else SAMPLED_BYTES // 2
+            while sample := stream.read(SAMPLE_BYTES):
+                unbroken = 0 if b"\n" in sample or b"\r" in sample else unbroken + len(sample)
+                if unbroken > longest:
+                    limit = f"{longest / 1e6:g} MB"
+                    raise RectoolError(f"{path} has a line longer than {limit}; is a quotation mark left open?")
+                if unbroken == 0 and skip:
+                    stream.seek(skip, io.SEEK_CUR)
+    except (EOFError, zlib.error, OSError) as error:
+        raise RectoolError(f"{path} is damaged or cut short: {error}; download or copy it again") from error
 
 
 def _choose(archive: Path, members: list[ZipInfo], wanted: Mapping[str, str]) -> dict[str, ZipInfo]:

@@ -20,8 +20,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from rectool import __version__, console
-from rectool.data.sources.archives import disk_errors
-from rectool.errors import RectoolError
+from rectool.errors import RectoolError, disk_errors
 
 CHUNK_BYTES = 1 << 17
 TIMEOUT_SECONDS = 60.0

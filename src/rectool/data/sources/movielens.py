@@ -171,10 +171,9 @@ class Source:
             columns = ("userId", "movieId", "rating", "timestamp")
             for column in columns:
                 table.require(column, "--variant")
-        types = dict(zip(columns, (INTEGER, INTEGER, NUMBER, INTEGER), strict=True))
-        chosen = ", ".join(f"{column} AS {name}" for column, name in zip(columns, RATINGS, strict=True))
+        types = zip(columns, (INTEGER, INTEGER, NUMBER, INTEGER), strict=True)
         with explained(path):
-            engine.run(f"CREATE TABLE raw AS SELECT {chosen} FROM ({table.select(engine, types)})")
+            engine.run(f"CREATE TABLE raw AS {table.select(engine, dict(zip(RATINGS, types, strict=True)))}")
 
     def _movies(self, path: Path) -> pa.Table:
         """item_id, title, text (null), year, genres."""
@@ -226,10 +225,13 @@ class Source:
         if self.release.has_header:
             import csv
 
-            with archives.open_text(path) as file, explained(path):
-                reader = csv.reader(file)
-                next(reader, None)
-                return [(reader.line_num, fields) for fields in reader if fields]
+            with archives.open_text(path) as file:
+                reader = csv.reader(file, strict=True)
+                try:
+                    next(reader, None)
+                    return [(reader.line_num, fields) for fields in reader if fields]
+                except csv.Error as problem:
+                    raise RectoolError(f"{path}, line {reader.line_num}: {problem}") from None
         delimiter = "|" if self.settings.variant == "100k" else self.release.delimiter
         return [(number, line.split(delimiter)) for number, line in archives.lines(path, self.release.encoding) if line]
 

@@ -78,9 +78,9 @@ class TablePreparation(Preparation):
         help=f"How targets are split: {SPLIT_FORMS}; auto: given where there is a split column, else ratio:8,1,1.",
     )
 
-    def __post_init__(self) -> None:
+    def _check_split(self) -> None:
         if self.split != AUTO:
-            super().__post_init__()
+            super()._check_split()
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import duckdb
+
 from rectool.artifacts import Input
 from rectool.data.engine import Engine, identifier
+from rectool.data.log import UNITS
 from rectool.data.prepare import Loaded
 from rectool.data.sources.settings import Table
-from rectool.data.sources.tabular import INTEGER, NUMBER, TEXT, Tabular, explained
+from rectool.data.sources.tabular import INTEGER, NUMBER, TEXT, Tabular, distinct, explained, not_a_number
+from rectool.errors import RectoolError
 
-UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 STANDARD = {
     "rating_column": "rating",
     "label_column": "label",
@@ -55,7 +58,8 @@ class Source:
             self._load_entities(engine, "catalogue", items, self._catalogue_columns(items))
         if users is not None:
             self._load_entities(engine, "people", users, self._people_columns(users))
-        return Loaded(interactions.name, (items or interactions).name, users.name if users is not None else None)
+        people = users.name if users is not None else None
+        return Loaded(interactions.name, (items or interactions).name, people, self.settings.timestamp_unit)
 
     def _log(self) -> Tabular:
         names = self.settings.columns.split(",") if self.settings.columns is not None else None
@@ -85,30 +89,48 @@ class Source:
 
     def _load_log(self, engine: Engine) -> None:
         types = self._types()
-        table = self._log()
-        query = table.select(engine, dict(types.values()))
         with explained(self.settings.interactions):
-            engine.run(f"CREATE VIEW interactions AS {query}")
+            engine.run(f"CREATE VIEW interactions AS {self._log().select(engine, types)}")
             found = engine.columns("interactions")
-            chosen = []
-            for name, (column, kind) in types.items():
-                value = identifier(column)
-                if name == "timestamp":
-                    value = self._seconds(value, found[column])
-                elif kind != TEXT or not found[column].endswith("INT"):  # whole numbers stay: they join faster
-                    value = f"CAST({value} AS {kind})"
-                chosen.append(f"{value} AS {name}")
-            engine.run(f"CREATE TABLE raw AS SELECT {', '.join(chosen)} FROM interactions")
+            values = {name: self._value(name, kind, found[name]) for name, (_, kind) in types.items()}
+            chosen = ", ".join(f"{value} AS {name}" for name, value in values.items())
+            try:
+                engine.run(f"CREATE TABLE raw AS SELECT {chosen} FROM interactions")
+            except duckdb.ConversionException:
+                self._name_first_fault(engine, types, values)
+                raise
+
+    def _name_first_fault(self, engine: Engine, types: dict[str, tuple[str, str]], values: dict[str, str]) -> None:
+        """Raises RectoolError for the first row with a value that is not what its column should hold."""
+        engine.run("CREATE TABLE unconverted AS SELECT * FROM interactions")
+        for name, value in values.items():
+            attempt = value.replace("CAST(", "TRY_CAST(")
+            for row, text in engine.rows(
+                f"SELECT rowid, CAST({name} AS VARCHAR) FROM unconverted "
+                f"WHERE {name} IS NOT NULL AND {attempt} IS NULL ORDER BY rowid LIMIT 1"
+            ):
+                is_time = name == "timestamp" and self.settings.timestamp_unit == "iso"
+                wrong = "which is not a time such as 2001-06-30 12:00:00" if is_time else not_a_number(text)
+                where = f"{self.settings.interactions.name}, row {row + 1}"
+                raise RectoolError(f"{where}: column {types[name][0]} holds {text[:80]!r}, {wrong}")
+
+    def _value(self, name: str, kind: str, found: str) -> str:
+        """SQL for a column, by our name for it, of the type that was found."""
+        if name == "timestamp":
+            return self._seconds(name, found)
+        if kind == TEXT and found.endswith(("INT", "INTEGER")):
+            return name  # whole numbers stay: they join faster
+        return f"CAST({name} AS {kind})"
 
     def _seconds(self, value: str, found: str) -> str:
-        """SQL for whole seconds since 1970 of a column of the type that was found."""
-        if found.startswith(("TIMESTAMP", "DATE")):
-            return f"CAST(floor(epoch(CAST({value} AS TIMESTAMP))) AS BIGINT)"
-        if self.settings.timestamp_unit == "iso":
-            return f"CAST(floor(epoch(CAST({value} AS TIMESTAMP))) AS BIGINT)"
+        """SQL for whole seconds since 1970; a time that names no zone is UTC, as the engine's zone is."""
+        if found.startswith(("TIMESTAMP", "DATE")) or self.settings.timestamp_unit == "iso":
+            return f"CAST(floor(epoch(CAST({value} AS TIMESTAMPTZ))) AS BIGINT)"
         factor = UNITS[self.settings.timestamp_unit]
         whole = f"CAST({value} AS BIGINT)"
-        return whole if factor == 1 else f"CAST(floor({whole} / {factor}.0) AS BIGINT)"
+        if factor == 1:
+            return whole
+        return f"{whole} // {factor} - CASE WHEN {whole} % {factor} < 0 THEN 1 ELSE 0 END"  # rounded down, exactly
 
     def _catalogue_columns(self, path: Path) -> dict[str, str]:
         """The items' column by our name for it; columns that we do not know keep their name."""
@@ -117,29 +139,26 @@ class Source:
         table.require(self.settings.title_column, "--title-column")
         if self.settings.text_column is not None:
             table.require(self.settings.text_column, "--text-column")
-        ours = {self.settings.text_column or "text": "text", self.settings.title_column: "title"}
-        return _named(table.columns(), {"item_id": self.settings.item_id_column}, ours)
+        ours = {"item_id": self.settings.item_id_column, "title": self.settings.title_column}
+        if self.settings.text_column is not None or "text" in table.columns():
+            ours["text"] = self.settings.text_column or "text"
+        return _named(table.columns(), ours)
 
     def _people_columns(self, path: Path) -> dict[str, str]:
         table = self._tabular(path)
         table.require(self.settings.user_id_column, "--user-id-column")
-        return _named(table.columns(), {"user_id": self.settings.user_id_column}, {})
+        return _named(table.columns(), {"user_id": self.settings.user_id_column})
 
     def _load_entities(self, engine: Engine, name: str, path: Path, columns: dict[str, str]) -> None:
         table = self._tabular(path)
-        query = table.select(engine, dict.fromkeys(columns.values(), TEXT))
-        chosen = ", ".join(
-            f"CAST({identifier(column)} AS VARCHAR) AS {identifier(ours)}" for ours, column in columns.items()
-        )
+        query = table.select(engine, {ours: (column, TEXT) for ours, column in columns.items()})
+        chosen = ", ".join(f"CAST({identifier(ours)} AS VARCHAR) AS {identifier(ours)}" for ours in columns)
         with explained(table.path):
             engine.run(f"CREATE TABLE {name} AS SELECT {chosen} FROM ({query})")
 
 
-def _named(columns: list[str], ids: dict[str, str], ours: dict[str, str]) -> dict[str, str]:
-    """The file's column by the name we give it; the id may be the title, too."""
-    named = dict(ids)
-    for column in columns:
-        name = ours.get(column, column)
-        if name not in named and (column not in ids.values() or column in ours):
-            named[name] = column
-    return named
+def _named(columns: list[str], ours: dict[str, str]) -> dict[str, str]:
+    """The file's column by our name for it: those we know, then the others, by their own names made distinct."""
+    others = [column for column in dict.fromkeys(columns) if column not in ours.values()]
+    names = distinct([*ours, *others])
+    return dict(zip(names, [*ours.values(), *others], strict=True))

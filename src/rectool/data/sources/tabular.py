@@ -15,11 +15,14 @@ from pathlib import Path
 import duckdb
 
 from rectool.data.engine import Engine, identifier, literal
-from rectool.data.sources.archives import is_gzip, lines, open_text
+from rectool.data.sources.archives import check_text, is_gzip, lines, open_text
 from rectool.errors import RectoolError
 
 LONGEST_LINE_BYTES = 2_000_000
 """Of delimited text: the parser's buffers are a multiple of it."""
+LONGEST_OBJECT_BYTES = 16_000_000
+"""Of JSON lines."""
+LONGEST_DELIMITER_BYTES = 4
 HEADER_CHARACTERS = 1 << 20
 JSON_LINES = 100
 """Looked at to learn which fields there are: a field may be absent from some."""
@@ -49,6 +52,9 @@ class Tabular:
             codecs.lookup(self.encoding)
         except LookupError:
             raise RectoolError(f"--encoding {self.encoding} is not known; try utf-8, latin-1 or cp1252") from None
+        separator = self.separator()
+        if not 1 <= len(separator.encode()) <= LONGEST_DELIMITER_BYTES or set(separator) & set('\r\n"'):
+            raise RectoolError(f"--delimiter {separator!r} must be 1 to 4 characters, no quotation mark or line break")
 
     @property
     def form(self) -> str:
@@ -75,16 +81,9 @@ class Tabular:
             raise RectoolError(f"{self.path} {what}")
         if self.form == "parquet":
             return self._parquet_columns()
-        if self.names is not None:
-            return list(self.names)
         if self.form == "json":
             return self._json_columns()
-        line = self._first_line()
-        separator = self.separator()
-        if not self.quoted or len(separator) > 1:
-            names = line.split(separator)
-        else:
-            names = next(csv.reader([line], delimiter=separator), [])
+        names = self.names if self.names is not None else self._header()
         return [name or f"column {index}" for index, name in enumerate(names, 1)]  # pandas leaves its index unnamed
 
     def require(self, column: str, flag: str) -> None:
@@ -97,49 +96,70 @@ class Tabular:
             guess = next((mark for mark in GUESSES if mark != self.separator() and mark in columns[0]), None)
             if guess is not None:
                 hint = f"is the delimiter {guess!r}? pass --delimiter {'TAB' if guess == chr(9) else repr(guess)}"
-        shown = ", ".join(columns[:20])
+        shown = ", ".join(repr(name) if name != name.strip() else name for name in columns[:20])[:500]
         raise RectoolError(f"{self.path} has no column {column}; it has: {shown}; {hint}")
 
-    def select(self, engine: Engine, types: Mapping[str, str]) -> str:
+    def select(self, engine: Engine, wanted: Mapping[str, tuple[str, str]]) -> str:
         """SQL that reads some columns, in the file's row order.
 
         Args:
-            types: SQL type by column name; a Parquet file's own types are kept.
+            wanted: (column of the file, SQL type) by the name it is to have; names differ by more than case.
+                A Parquet file's own types are kept.
+
+        Raises:
+            RectoolError: the file is damaged in a way that the engine would not notice.
         """
-        name = self._link(engine)
-        chosen = ", ".join(identifier(column) for column in types)
+        names = self.columns()
+        places = {ours: names.index(column) for ours, (column, _) in wanted.items()}
+        link = self._link(engine)
+        name = literal(str(link))
         if self.form == "parquet":
-            return f"SELECT {chosen} FROM read_parquet({name})"
-        compression = "gzip" if is_gzip(self.path) else "none"
+            chosen = ", ".join(f"#{place + 1} AS {identifier(ours)}" for ours, place in places.items())
+            return f"SELECT {chosen} FROM read_parquet({name}, hive_partitioning = false)"
+        check_text(self.path, LONGEST_LINE_BYTES if self.form == "csv" else LONGEST_OBJECT_BYTES)
+        compression = "gzip" if is_gzip(link) else "none"
         if self.form == "json":
+            types = dict(wanted.values())
+            if len({column.casefold() for column in types}) < len(types):
+                raise RectoolError(f"{self.path}: two of its fields differ by case only: {', '.join(types)}")
+            chosen = ", ".join(f"{identifier(column)} AS {identifier(ours)}" for ours, (column, _) in wanted.items())
             return (
                 f"SELECT {chosen} FROM read_json({name}, format = 'newline_delimited', compression = '{compression}', "
-                f"columns = {_struct(types)})"
+                f"hive_partitioning = false, columns = {_struct(types)})"
             )
         # The parser wants every column; those that nobody asked for are dropped as they are read.
-        all_types = {column: types.get(column, TEXT) for column in _distinct(self.columns())}
+        unique = distinct(names)
+        kinds = {places[ours]: kind for ours, (_, kind) in wanted.items()}
+        types = {alias: kinds.get(place, TEXT) for place, alias in enumerate(unique)}
+        chosen = ", ".join(f"{identifier(unique[place])} AS {identifier(ours)}" for ours, place in places.items())
         quote = '"' if self.quoted else ""
         return (
             f"SELECT {chosen} FROM read_csv({name}, auto_detect = false, delim = {literal(self.separator())}, "
             f"header = {str(self.names is None).lower()}, quote = '{quote}', escape = '{quote}', "
-            f"compression = '{compression}', columns = {_struct(all_types)})"
+            f"compression = '{compression}', hive_partitioning = false, columns = {_struct(types)})"
         )
 
-    def _link(self, engine: Engine) -> str:
+    def _link(self, engine: Engine) -> Path:
         """A name in the scratch folder for the file: no character of the user's path reaches SQL."""
         link = engine.scratch / f"source-{len(list(engine.scratch.glob('source-*')))}"
         if self.form != "parquet" and codecs.lookup(self.encoding).name not in ("utf-8", "ascii"):
             _to_utf8(self.path, self.encoding, link)
         else:
             link.symlink_to(self.path.absolute())
-        return literal(str(link))
+        return link
 
-    def _first_line(self) -> str:
-        with open_text(self.path, self.encoding) as file, explained(self.path):
+    def _header(self) -> list[str]:
+        with open_text(self.path, self.encoding) as file:
             line = file.readline(HEADER_CHARACTERS).rstrip("\r\n").removeprefix("\ufeff")
         if not line:
             raise RectoolError(f"{self.path} is empty, or its first line is")
-        return line
+        separator = self.separator()
+        if not self.quoted or len(separator) > 1:
+            return line.split(separator)
+        try:
+            return next(csv.reader([line], delimiter=separator))
+        except csv.Error as problem:
+            raise RectoolError(f"{self.path}, line 1: {problem}") from None
 
     def _json_columns(self) -> list[str]:
         names: dict[str, None] = {}
@@ -172,11 +192,9 @@ def explained(path: Path) -> Iterator[None]:
     """Turn what a parser says of a file into one line that names the file and, if known, the line."""
     try:
         yield
-    except UnicodeDecodeError as problem:
-        raise RectoolError(f"{path} is not {problem.encoding}; pass --encoding latin-1 (or its encoding)") from None
-    except (EOFError, OSError) as problem:
-        raise RectoolError(f"{path} cannot be read to its end: {problem}") from None
-    except (duckdb.InvalidInputException, duckdb.ConversionException, duckdb.IOException) as problem:
+    except (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException):
+        raise  # our fault, not the file's
+    except duckdb.Error as problem:
         raise RectoolError(_explanation(path, str(problem))) from None
 
 
@@ -189,37 +207,64 @@ def _explanation(path: Path, text: str) -> str:
         return f"{where}, is not UTF-8; pass --encoding latin-1 (or its encoding)"
     if found_value := re.search(r'converting column "(.*?)"\. Could not convert string "(.*?)" to', text, re.DOTALL):
         column, value = found_value.groups()
-        return f"{where}: column {column} holds {value[:80]!r}, which is not a number"
+        return f"{where}: column {column} holds {value[:80]!r}, {not_a_number(value)}"
     if found_value := re.search(r'Failed to cast value to numerical: (".*?")', text, re.DOTALL):
         return f"{where}: {found_value[1][:80]} is not a number"
     if found_value := re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", text):
         expected, number = found_value.groups()
         return f"{where}: {number} columns instead of {expected}; is the delimiter right? see --delimiter"
     if "Maximum line size" in text or "maximum_object_size" in text:
-        return f"{where}: longer than {LONGEST_LINE_BYTES // 1_000_000} MB; is a quotation mark left open?"
+        longest = LONGEST_LINE_BYTES if "Maximum line size" in text else LONGEST_OBJECT_BYTES
+        return f"{where}: longer than {longest / 1e6:g} MB; is a quotation mark left open?"
     if "quote" in text.lower() and "Value with unterminated quote" in text:
         return f"{where}: a quotation mark is left open"
     if "Malformed JSON" in text:
-        return f"{where}: not JSON"
+        return f"{path}, line {_first_not_json(path, int(found[1]) if found else 1)}: not JSON"
+    if "Expected OBJECT" in text:
+        return f"{where}: not a JSON object"
     return f"{where} cannot be read: {text.splitlines()[0][:200]}"
+
+
+def _first_not_json(path: Path, near: int) -> int:
+    """The number of the line that is not JSON: the engine names that line or the next."""
+    for number, line in islice(lines(path, "latin-1"), max(0, near - 2), near):
+        try:
+            json.loads(line or "{}")
+        except (ValueError, RecursionError):
+            return number
+    return near
 
 
 def _struct(types: Mapping[str, str]) -> str:
     return "{" + ", ".join(f"{literal(name)}: '{kind}'" for name, kind in types.items()) + "}"
 
 
-def _distinct(columns: Sequence[str]) -> list[str]:
-    """Column names made distinct: the first of a name keeps it."""
+def distinct(names: Sequence[str]) -> list[str]:
+    """Names made distinct, as SQL sees them, without regard to case: the first of a name keeps it."""
     seen: set[str] = set()
-    names = []
-    for index, column in enumerate(columns):
-        name = column if column not in seen else f"{column}_{index}"
-        seen.add(name)
-        names.append(name)
-    return names
+    made = []
+    for name in names:
+        number, candidate = 1, name
+        while candidate.casefold() in seen:
+            number += 1
+            candidate = f"{name}_{number}"
+        seen.add(candidate.casefold())
+        made.append(candidate)
+    return made
+
+
+def not_a_number(value: str) -> str:
+    """What is wrong with a value where a number is wanted."""
+    if re.match(r"\d{4}-\d\d", value):
+        return "which is not a number; a time is read with --timestamp-unit iso"
+    try:
+        float(value)
+    except ValueError:
+        return "which is not a number"
+    return "which is out of range"
 
 
 def _to_utf8(source: Path, encoding: str, target: Path) -> None:
-    with open_text(source, encoding) as file, explained(source), target.open("w", encoding="utf-8", newline="") as out:
+    with open_text(source, encoding) as file, target.open("w", encoding="utf-8", newline="") as out:
         while chunk := file.read(1 << 20):
             out.write(chunk)

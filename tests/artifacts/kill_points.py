@@ -1,0 +1,270 @@
+"""Break the writing of an artifact at each of its system calls in turn, and see what is left.
+
+Run by test_folder.py as `kill_points.py SCENARIO FOLDER`; prints what was found as JSON. The calls
+that change the disk are counted. In the N-th run the N-th call kills its process (half done, where
+half a call is possible) or fails with ENOSPC, for N = 1, 2, ... until a run survives.
+
+Scenarios: `replace` (an old artifact stands there), `first` (nothing does), `empty` (an empty folder
+does), `reader` (a killed swap is finished by a reader that is killed, too), `unwind` (the swap's second
+rename fails, and what cleans up after that is killed), `full` (calls fail, nothing is killed).
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rectool.artifacts import Draft, Making, digests, folder, open_artifact, schemas, write
+from rectool.errors import RectoolError
+
+OLD, NEW, NEXT = 1, 2, 3
+CHANGING = ("rename", "replace", "fsync", "mkdir", "unlink", "rmdir", "write", "ftruncate", "open")
+
+
+class Breaking:
+    """Counts the calls that change the disk; the `at`-th of them dies or fails."""
+
+    def __init__(self, at: int, *, kill: bool, fail_second_rename: bool = False) -> None:
+        self.at, self.kill, self.fail_second_rename = at, kill, fail_second_rename
+        self.calls = self.renames = 0
+        self.broken = ""
+        self.originals: list[tuple[Any, str, Any]] = []
+
+    def __enter__(self) -> Breaking:
+        for module, name in [*((os, name) for name in CHANGING), (io, "open")]:
+            self.originals.append((module, name, getattr(module, name)))
+            setattr(module, name, self.counted(name, getattr(module, name)))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for module, name, original in self.originals:
+            setattr(module, name, original)
+
+    def counted(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            if not self.kill and name in ("unlink", "rmdir"):  # these need no space
+                return original(*arguments, **named)
+            if name == "open" and not writes(*arguments, **named):
+                return original(*arguments, **named)
+            if name == "rename" and self.fail_second_rename:
+                self.renames += 1
+                if self.renames == 2:
+                    raise OSError(errno.EIO, "Input/output error")
+            self.calls += 1
+            if self.calls == self.at:
+                self.broken = name
+                self.stop(name, original, arguments, named)
+            return original(*arguments, **named)
+
+        return call
+
+    def stop(self, name: str, original: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        if not self.kill:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if name == "write":
+            original(arguments[0], arguments[1][: len(arguments[1]) // 2])
+        elif name == "open" and original is not OPEN:
+            file = original(*arguments, **named)
+            file.write('{"kind": "data' if "b" not in file.mode else b"PAR")
+            file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+OPEN = os.open
+
+
+def writes(_path: object, mode: object = "r", *_: object, **__: object) -> bool:
+    """Whether an os.open (flags) or io.open (mode) is for writing."""
+    return bool(mode & (os.O_WRONLY | os.O_RDWR)) if isinstance(mode, int) else "r" not in str(mode)
+
+
+def contents(version: int) -> dict[str, bytes]:
+    """The files of a tiny data set, another one for each version."""
+    rows = 3 * version
+    tables = {
+        "interactions": pa.table(
+            [[0] * rows, list(range(rows)), list(range(rows)), [4.0] * rows, [1] * rows, ["train"] * rows],
+            schema=schemas.INTERACTIONS,
+        ),
+        "items": pa.table(
+            [[str(i) for i in range(rows)], [f"{version}/{i}" for i in range(rows)], [None] * rows],
+            schema=schemas.ITEMS,
+        ),
+        "users": pa.table([["u"]], schema=schemas.USERS),
+    }
+    files = {}
+    for name, table in tables.items():
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink)
+        files[f"{name}.parquet"] = sink.getvalue().to_pybytes()
+    return files
+
+
+def make(out: Path, version: int) -> None:
+    making = Making(["rectool", "prep"], {}, version, [])
+    with write(out, "dataset", making, replace=True) as draft:
+        fill(draft, version)
+
+
+def fill(draft: Draft, version: int) -> None:
+    put(draft.scratch / "spill", b"x" * 100)
+    for name, content in contents(version).items():
+        put(draft.path / name, content)
+    draft.digests.update(digests.of_dataset(draft.path))
+
+
+def put(path: Path, content: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
+    os.write(descriptor, content)
+    os.close(descriptor)
+
+
+def found(out: Path) -> int:
+    """The version that stands at `out`, every byte of it checked."""
+    artifact = open_artifact(out, verify=True)
+    version = artifact.manifest.seed
+    on_disk = {path.name: path.read_bytes() for path in out.iterdir() if path.name != "rectool.json"}
+    assert on_disk == contents(version), f"{out} says version {version}, but holds something else"
+    return version
+
+
+def in_child(work: Callable[[], None]) -> bool:
+    """Do work in a process of its own; whether it survived. Any other end than a kill is an error."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        except BaseException as problem:
+            os.write(2, f"{type(problem).__name__}: {problem}\n".encode())
+            os._exit(1)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        return False
+    assert os.WEXITSTATUS(status) == 0
+    return True
+
+
+def broken_write(out: Path, at: int, *, unwind: bool = False) -> Callable[[], None]:
+    def work() -> None:
+        with Breaking(at, kill=True, fail_second_rename=unwind):
+            try:
+                make(out, NEW)
+            except RectoolError:
+                if not unwind:
+                    raise
+
+    return work
+
+
+def kills(parent: Path, prepare: Callable[[Path], None], *, unwind: bool = False) -> Iterator[Path]:
+    """Folders in which each call of the writing of `x` was the last, and at the end one that survived."""
+    survived, at = False, 0
+    while not survived:
+        at += 1
+        shutil.rmtree(parent, ignore_errors=True)
+        parent.mkdir()
+        prepare(parent / "x")
+        survived = in_child(broken_write(parent / "x", at, unwind=unwind))
+        yield parent / "x"
+
+
+def examine(out: Path, allowed: set[int]) -> int:
+    """The version that is left (0 for none); then another write must succeed and leave nothing behind."""
+    is_there = folder.old_of(out).exists() or (out.exists() and any(out.iterdir()))
+    left = found(out) if is_there else 0
+    assert left in allowed, f"version {left} is left, allowed are {allowed}"
+    make(out, NEXT)
+    assert found(out) == NEXT
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
+    return left
+
+
+def killed_writer(parent: Path, prepare: Callable[[Path], None], before: int, *, unwind: bool = False) -> list[int]:
+    left = []
+    for out in kills(parent, prepare, unwind=unwind):
+        untouched = parent.with_name("copy")
+        shutil.rmtree(untouched, ignore_errors=True)
+        shutil.copytree(parent, untouched)
+        make(untouched / "x", NEXT)  # the next one to come is a writer, no reader
+        assert found(untouched / "x") == NEXT
+        assert [path.name for path in untouched.iterdir()] == ["x"]
+        left.append(examine(out, {before, NEW}))
+    return left
+
+
+def killed_reader(parent: Path) -> list[int]:
+    left = []
+    for out in kills(parent, lambda out: make(out, OLD)):
+        if not folder.old_of(out).exists():
+            continue
+        state = parent.with_name("state")
+        shutil.rmtree(state, ignore_errors=True)
+        shutil.copytree(parent, state)
+        survived, at = False, 0
+        while not survived:
+            at += 1
+            shutil.rmtree(parent)
+            shutil.copytree(state, parent)
+
+            def read(at: int = at, out: Path = out) -> None:
+                with Breaking(at, kill=True):
+                    open_artifact(out)
+
+            survived = in_child(read)
+            left.append(examine(out, {OLD, NEW}))
+    return left
+
+
+def full_disk(parent: Path) -> list[int]:
+    left = []
+    failed, at = True, 0
+    while failed:
+        at += 1
+        shutil.rmtree(parent, ignore_errors=True)
+        parent.mkdir()
+        out = parent / "x"
+        make(out, OLD)
+        said = ""
+        with Breaking(at, kill=False) as breaking:
+            try:
+                make(out, NEW)
+            except RectoolError as problem:
+                said = str(problem)
+        if said:
+            assert said.startswith(f"the disk of {out} is full"), said
+        allowed = {OLD, NEW} if said else {NEW}  # or it did not matter: a folder to make that is there
+        failed = bool(breaking.broken)
+        left.append(examine(out, allowed))
+    return left
+
+
+def main(scenario: str, parent: Path) -> None:
+    def put_old(out: Path) -> None:
+        make(out, OLD)
+
+    left = {
+        "replace": lambda: killed_writer(parent, put_old, OLD),
+        "first": lambda: killed_writer(parent, lambda out: None, 0),
+        "empty": lambda: killed_writer(parent, lambda out: out.mkdir(), 0),
+        "unwind": lambda: killed_writer(parent, put_old, OLD, unwind=True),
+        "reader": lambda: killed_reader(parent),
+        "full": lambda: full_disk(parent),
+    }[scenario]()
+    sys.stdout.write(json.dumps({"points": len(left) - 1, "left": left}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))

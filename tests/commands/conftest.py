@@ -1,0 +1,48 @@
+"""Raw files, and what they were before a command that must not touch them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+RATINGS = """user_id,item_id,timestamp,rating
+ann,a,10,5
+ann,b,20,2
+bob,a,30,4
+bob,c,40,1
+cat,b,50,3
+cat,c,60,5
+ann,c,70,4
+bob,b,80,5
+"""
+ITEMS = "item_id,title\na,Alien\nb,Heat\nc,Up\n"
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """A folder with ratings.csv and items.csv."""
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    (folder / "ratings.csv").write_text(RATINGS)
+    (folder / "items.csv").write_text(ITEMS)
+    return folder
+
+
+@pytest.fixture
+def state() -> Callable[[Path], dict[str, tuple[int, int, bytes]]]:
+    """All that is under a folder: inode, time and bytes of each file, by its path."""
+
+    def look(folder: Path) -> dict[str, tuple[int, int, bytes]]:
+        found = {}
+        for parent, folders, names in os.walk(folder):
+            for name in (*folders, *names):
+                path = Path(parent, name)
+                status = path.lstat()
+                content = path.read_bytes() if path.is_file() else b""
+                found[str(path)] = (status.st_ino, status.st_mtime_ns, content)
+        return found
+
+    return look
