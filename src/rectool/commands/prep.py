@@ -83,7 +83,7 @@ def table(
     """Any table of interactions: CSV, TSV, JSON lines or Parquet, with named columns."""
     from rectool.data.sources.table import Source
 
-    reader = Source(source)
+    reader = Source(source, tolerant=preparation.invalid_rows == "drop")
     has_split = reader.has_split()
     if preparation.split == AUTO:
         preparation = replace(preparation, split="given" if has_split else Preparation.split)

@@ -99,7 +99,9 @@ class Preparation:
     untitled: Untitled = setting(
         "error", help="Items without a title: refuse them, drop them, or call them by their id."
     )
-    invalid_rows: Policy = setting("error", help="Rows without user, item, time or a numeric rating.")
+    invalid_rows: Policy = setting(
+        "error", help="Rows without user, item, time or a numeric rating: refuse them, or drop them."
+    )
 
     def __post_init__(self) -> None:
         self._check_split()

@@ -104,7 +104,9 @@ def lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
                 yield number, text.removeprefix("\ufeff") if number == 1 else text
         except UnicodeDecodeError as error:
             found = f"{path} is not {encoding.upper()} at line {number}"
-            raise RectoolError(f"{found}; pass --encoding latin-1") from error
+            raise RectoolError(
+                f"{found}; pass --encoding latin-1 where there is that flag, or write the file anew in UTF-8"
+            ) from error
         except (EOFError, zlib.error, OSError) as error:
             raise RectoolError(
                 f"cannot read {path} at line {number + 1}: {error}; download or copy it again"

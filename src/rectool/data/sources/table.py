@@ -24,9 +24,14 @@ STANDARD = {
 
 @dataclass(frozen=True)
 class Source:
-    """A table of interactions, with its items and users."""
+    """A table of interactions, with its items and users.
+
+    Attributes:
+        tolerant: read what is no number as missing, for the checks to drop.
+    """
 
     settings: Table
+    tolerant: bool = False
 
     def plan(self) -> list[str]:
         """What would be read. Raises RectoolError if a file or column is not there."""
@@ -90,9 +95,14 @@ class Source:
     def _load_log(self, engine: Engine) -> None:
         types = self._types()
         with explained(self.settings.interactions):
-            engine.run(f"CREATE VIEW interactions AS {self._log().select(engine, types)}")
+            read = {name: (column, TEXT if self.tolerant else kind) for name, (column, kind) in types.items()}
+            # A view's casts are done by the reader of the file, which does not attempt but fails.
+            relation = "TABLE" if self.tolerant else "VIEW"
+            engine.run(f"CREATE {relation} interactions AS {self._log().select(engine, read)}")
             found = engine.columns("interactions")
             values = {name: self._value(name, kind, found[name]) for name, (_, kind) in types.items()}
+            if self.tolerant:
+                values = {name: _attempt(value) for name, value in values.items()}
             chosen = ", ".join(f"{value} AS {name}" for name, value in values.items())
             try:
                 engine.run(f"CREATE TABLE raw AS SELECT {chosen} FROM interactions")
@@ -104,10 +114,9 @@ class Source:
         """Raises RectoolError for the first row with a value that is not what its column should hold."""
         engine.run("CREATE TABLE unconverted AS SELECT * FROM interactions")
         for name, value in values.items():
-            attempt = value.replace("CAST(", "TRY_CAST(")
             for row, text in engine.rows(
                 f"SELECT rowid, CAST({name} AS VARCHAR) FROM unconverted "
-                f"WHERE {name} IS NOT NULL AND {attempt} IS NULL ORDER BY rowid LIMIT 1"
+                f"WHERE {name} IS NOT NULL AND {_attempt(value)} IS NULL ORDER BY rowid LIMIT 1"
             ):
                 is_time = name == "timestamp" and self.settings.timestamp_unit == "iso"
                 wrong = "which is not a time such as 2001-06-30 12:00:00" if is_time else not_a_number(text)
@@ -155,6 +164,11 @@ class Source:
         chosen = ", ".join(f"CAST({identifier(ours)} AS VARCHAR) AS {identifier(ours)}" for ours in columns)
         with explained(table.path):
             engine.run(f"CREATE TABLE {name} AS SELECT {chosen} FROM ({query})")
+
+
+def _attempt(value: str) -> str:
+    """The same SQL, null where it would fail."""
+    return value.replace("CAST(", "TRY_CAST(")
 
 
 def _named(columns: list[str], ours: dict[str, str]) -> dict[str, str]:
