@@ -427,8 +427,8 @@ def test_rows_whose_numbers_are_words_are_dropped_on_request(prep: Any, write: A
     rows = [("u", "a", "1", "5"), ("u", "b", "2", "good"), ("v", "a", "soon", "4"), ("v", "b", "4", "1")]
     log = write("log.csv", delimited(rows, ("user_id", "item_id", "timestamp", "rating")))
     made = prep("table", log, "--invalid-rows", "drop")
-    assert [row["rating"] for row in made.interactions] == [5.0, 1.0]
-    assert made.metrics["notes"][:2] == [
+    assert [rating for _, _, rating, _ in made.events] == [5.0, 1.0]
+    assert made.outcome.json["metrics"]["notes"][:2] == [
         "1 rows of log.csv dropped: no timestamp",
         "1 rows of log.csv dropped: the rating is not a number",
     ]
