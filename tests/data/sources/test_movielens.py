@@ -109,7 +109,12 @@ def as_zip_of_gzipped(folder: Path, files: Files) -> Path:
     return as_zip(folder, {name + ".gz": gzip.compress(content) for name, content in files.items()})
 
 
-FORMS = [as_folder, as_nested_folder, as_gzipped_members, as_zip, as_zip_of_gzipped]
+def as_one_of_its_files(folder: Path, files: Files) -> Path:
+    as_gzipped_members(folder, files)
+    return next(folder.glob("*ratings*.gz"))
+
+
+FORMS = [as_folder, as_nested_folder, as_gzipped_members, as_zip, as_zip_of_gzipped, as_one_of_its_files]
 
 
 @pytest.mark.parametrize(

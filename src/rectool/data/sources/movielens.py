@@ -114,6 +114,8 @@ class Source:
         source = self.settings.source
         if source is None:
             return [Input("archive", self._downloaded, URL + self.release.archive)]
+        if source.is_file() and source.name.removesuffix(".gz") in self.release.names().values():
+            source = source.parent
         if source.is_file():
             return [Input("archive", source)]
         if not source.is_dir():

@@ -26,7 +26,7 @@ class MovieLens:
         None,
         metavar="PATH",
         recorded=False,
-        help="A folder with the release's files (gzipped or not) or its zip; downloaded where not given.",
+        help="The release's zip, a folder with its files (gzipped or not), or one of these; downloaded if not given.",
     )
     natural_titles: bool = setting(
         False, help='Turn "Shawshank Redemption, The (1994)" into "The Shawshank Redemption (1994)".'

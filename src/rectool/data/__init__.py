@@ -1,0 +1,1 @@
+"""Raw data -> dataset, and the views that tasks take of a dataset."""
