@@ -341,3 +341,28 @@ def test_a_temp_dir_that_cannot_be(tmp_path: Path, rectool: Callable[..., Any]) 
     assert done.code == 2
     assert done.error == f"--temp-dir {tmp_path / 'file'} cannot be written: File exists"
     assert sorted(os.listdir(tmp_path)) == ["file"]
+
+
+def test_a_reader_beside_a_live_writer_always_sees_a_whole_artifact(workshop: Any) -> None:
+    out = workshop.dataset("x")
+    done = threading.Event()
+    seen, failed = set(), []
+
+    def read() -> None:
+        while not done.is_set():
+            try:
+                seen.add(open_artifact(out, verify=True).manifest.seed)
+            except RectoolError as problem:
+                failed.append(str(problem))
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    try:
+        for seed in range(1, 60):
+            workshop.dataset("x", replace=True, seed=seed, titles=["A", "B", "Z" * seed])
+            time.sleep(0.02)  # a reader begins again when it has been overtaken, so let it come to an end at times
+    finally:
+        done.set()
+        reader.join(timeout=30)
+    assert failed == []
+    assert len(seen) > 2

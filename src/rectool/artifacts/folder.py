@@ -20,6 +20,8 @@ from rectool.errors import RectoolError, disk_errors
 
 SETTLE_SECONDS = 10.0
 """How long a reader waits for another process that is in the middle of a swap."""
+PATIENCE_SECONDS = 0.5
+"""How long a writer waits for the lock: a reader that settles a swap holds it for a moment, a writer for longer."""
 
 
 def partial_of(folder: Path) -> Path:
@@ -56,9 +58,11 @@ def lock(folder: Path) -> Iterator[None]:
         RectoolError: nothing can be written there.
     """
     path = folder.parent / f".{folder.name}.lock"
+    deadline = time.monotonic() + PATIENCE_SECONDS
     with disk_errors(folder, "choose another --out"):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = _acquire(path)
+        while (descriptor := _acquire(path)) is None and time.monotonic() < deadline:
+            time.sleep(0.02)
     if descriptor is None:
         raise Busy(f"{folder} is being written by another process{_owner(path)}; wait for it or stop it")
     try:
