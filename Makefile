@@ -8,6 +8,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
 OURS := $(VENV)/.made-by-make
+# In an environment of our own, tested versions only, of what builds the package too (which older and
+# newer pips read from different variables).
+INSTALL = $(if $(wildcard $(OURS)),PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt) \
+	$(BIN)/python -m pip install --quiet
 
 .PHONY: quickstart test lint types tests format docs clean
 
@@ -41,9 +45,9 @@ $(BIN)/python:
 	touch $(OURS)
 
 $(VENV)/.rectool: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet $$(test -e $(OURS) && echo "-c constraints.txt") -e .
+	$(INSTALL) -e .
 	touch $@
 
 $(VENV)/.rectool-dev: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet $$(test -e $(OURS) && echo "-c constraints.txt") -e '.[dev]'
+	$(INSTALL) -e '.[dev]'
 	touch $@ $(VENV)/.rectool
