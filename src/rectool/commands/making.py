@@ -51,14 +51,12 @@ def make_artifact(
     folder.settle(out, is_whole)
     draft.refuse_foreign(out)
     there = manifest_exists(out)
-    if make.dry_run:
-        if there and not (make.overwrite or make.update):
-            raise draft.exists_error(out)
-        _tell(out, kind, plan())
-        return
     if there and not (make.overwrite or make.update):
         raise draft.exists_error(out)
-    plan()
+    planned = plan()
+    if make.dry_run:
+        _tell(out, kind, planned)
+        return
     sources = inputs()
     for role in sorted(make.parents().keys() - {source.role for source in sources if source.artifact is not None}):
         raise RectoolError(f"--parent {role}: {' '.join(words)} reads no artifact in this role")
