@@ -22,6 +22,17 @@ class RectoolError(Exception):
         super().__init__(" ".join(message.split()))
 
 
+class Stopped(RectoolError):
+    """Training that stopped before its end with a checkpoint, so that `--resume` continues it.
+
+    Exits with code 75 (stopped in time, or terminated), or 130 where it was interrupted.
+    """
+
+    def __init__(self, message: str, *, interrupted: bool = False) -> None:
+        super().__init__(message)
+        self.exit_code = 130 if interrupted else 75
+
+
 @contextmanager
 def disk_errors(path: Path, then: str = "") -> Iterator[None]:
     """Turn what the operating system refuses into a RectoolError about `path`, or the file elsewhere that it names.

@@ -73,11 +73,26 @@ class Workshop:
         (folder / "config.json").write_text(json.dumps({"model": "mf"}))
         return folder
 
-    def fill_result(self, folder: Path, rows: Sequence[int | None] = (2, 5), score: float | None = 0.5) -> Path:
+    def fill_result(
+        self,
+        folder: Path,
+        rows: Sequence[int | None] = (2, 5),
+        score: float | None = 0.5,
+        side: dict[str, pa.Array] | None = None,
+        topk: Sequence[tuple[Any, ...]] | None = None,
+    ) -> Path:
+        """`side`: more columns of the predictions. `topk`: rows of topk.parquet."""
         folder.mkdir(parents=True, exist_ok=True)
         values = [[0] * len(rows) for _ in range(3)]
         columns = [list(rows), *values, [score] * len(rows), [None] * len(rows)]
-        pq.write_table(pa.table(columns, schema=schemas.PREDICTIONS), folder / "predictions.parquet")
+        table = pa.table(columns, schema=schemas.PREDICTIONS)
+        for name, column in (side or {}).items():
+            table = table.append_column(name, column)
+        pq.write_table(table, folder / "predictions.parquet")
+        if topk is not None:
+            pq.write_table(
+                pa.table(list(map(list, zip(*topk, strict=True))), schema=schemas.TOPK), folder / "topk.parquet"
+            )
         (folder / "metrics.json").write_text(json.dumps({"metrics": []}))
         return folder
 

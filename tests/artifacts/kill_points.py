@@ -6,11 +6,13 @@ half a call is possible) or fails with ENOSPC, for N = 1, 2, ... until a run sur
 
 Scenarios: `replace` (an old artifact stands there), `first` (nothing does), `empty` (an empty folder
 does), `reader` (a killed swap is finished by a reader that is killed, too), `unwind` (the swap's second
-rename fails, and what cleans up after that is killed), `full` (calls fail, nothing is killed).
+rename fails, and what cleans up after that is killed), `full` (calls fail, nothing is killed);
+`trained-` the same for a draft with a checkpoint, which can be resumed; `resumed-` for one that is.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import json
@@ -25,10 +27,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rectool.artifacts import Draft, Making, digests, folder, open_artifact, schemas, write
-from rectool.errors import RectoolError
+from rectool.artifacts import Draft, Making, digests, folder, open_artifact, schemas, unfinished, write
+from rectool.artifacts.artifact import is_whole
+from rectool.errors import RectoolError, Stopped
 
-OLD, NEW, NEXT = 1, 2, 3
+OLD, NEW, NEXT, STOPPED = 1, 2, 3, 4
+Maker = Callable[[Path, int], None]
 CHANGING = ("rename", "replace", "fsync", "mkdir", "unlink", "rmdir", "write", "ftruncate", "open")
 
 
@@ -117,6 +121,26 @@ def make(out: Path, version: int) -> None:
         fill(draft, version)
 
 
+def train(out: Path, version: int) -> None:
+    """Make an artifact with a checkpoint on the way; go on from the one that an earlier run left."""
+    resume = unfinished.find(out) is not None
+    making = Making(["rectool", "train"], {}, version, [])
+    with write(out, "dataset", making, replace=not resume, resumable=True, resume=resume) as draft:
+        save(draft.checkpoints)
+        if version == STOPPED:
+            raise Stopped("stopped")
+        fill(draft, version)
+
+
+def save(directory: Path) -> None:
+    """One more checkpoint."""
+    path = directory / f"step-{len(unfinished.checkpoints(directory)) + 1}"
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir()
+    put(path / "tensors.safetensors", b"x" * 100)
+    folder.write_durably(path / "state.json", '{"saved": 0}')
+
+
 def fill(draft: Draft, version: int) -> None:
     put(draft.scratch / "spill", b"x" * 100)
     for name, content in contents(version).items():
@@ -157,11 +181,11 @@ def in_child(work: Callable[[], None]) -> bool:
     return True
 
 
-def broken_write(out: Path, at: int, *, unwind: bool = False) -> Callable[[], None]:
+def broken_write(out: Path, at: int, maker: Maker, *, unwind: bool = False) -> Callable[[], None]:
     def work() -> None:
         with Breaking(at, kill=True, fail_second_rename=unwind):
             try:
-                make(out, NEW)
+                maker(out, NEW)
             except RectoolError:
                 if not unwind:
                     raise
@@ -169,7 +193,9 @@ def broken_write(out: Path, at: int, *, unwind: bool = False) -> Callable[[], No
     return work
 
 
-def kills(parent: Path, prepare: Callable[[Path], None], *, unwind: bool = False) -> Iterator[Path]:
+def kills(
+    parent: Path, prepare: Callable[[Path], None], maker: Maker = make, *, unwind: bool = False
+) -> Iterator[Path]:
     """Folders in which each call of the writing of `x` was the last, and at the end one that survived."""
     survived, at = False, 0
     while not survived:
@@ -177,14 +203,19 @@ def kills(parent: Path, prepare: Callable[[Path], None], *, unwind: bool = False
         shutil.rmtree(parent, ignore_errors=True)
         parent.mkdir()
         prepare(parent / "x")
-        survived = in_child(broken_write(parent / "x", at, unwind=unwind))
+        survived = in_child(broken_write(parent / "x", at, maker, unwind=unwind))
         yield parent / "x"
+
+
+def standing(out: Path) -> int:
+    """The version that a reader finds, 0 for none."""
+    is_there = folder.is_cut_short(out, is_whole) or (out.exists() and any(out.iterdir()))
+    return found(out) if is_there else 0
 
 
 def examine(out: Path, allowed: set[int]) -> int:
     """The version that is left (0 for none); then another write must succeed and leave nothing behind."""
-    is_there = folder.old_of(out).exists() or (out.exists() and any(out.iterdir()))
-    left = found(out) if is_there else 0
+    left = standing(out)
     assert left in allowed, f"version {left} is left, allowed are {allowed}"
     make(out, NEXT)
     assert found(out) == NEXT
@@ -251,6 +282,65 @@ def full_disk(parent: Path) -> list[int]:
     return left
 
 
+def stop(out: Path) -> None:
+    """Leave a run that can be resumed on its way to `out`."""
+    with contextlib.suppress(Stopped):
+        train(out, STOPPED)
+    record = out.parent / ".x.partial/checkpoints/making.json"
+    record.write_text(record.read_text().replace(f'"seed": {STOPPED}', f'"seed": {NEW}'))
+
+
+def finish(out: Path, before: int, *, resumed: bool) -> int:
+    """The version that is left; then the run must come to its end, from its checkpoint if it had one."""
+    left = standing(out)
+    assert left in (before, NEW), f"version {left} is left, allowed are {before} and {NEW}"
+    is_done = left == NEW or is_whole(folder.partial_of(out))
+    earlier = unfinished.find(out)
+    assert is_done or earlier is not None or not resumed, "what was done is lost"
+    if is_done:
+        folder.settle(out, is_whole, replace=True)
+    else:
+        train(out, NEW)
+    assert found(out) == NEW
+    run = open_artifact(out).manifest.run
+    assert run["wall_seconds"] < 60
+    if resumed and not is_done:
+        assert earlier is not None
+        assert run["started"] == earlier.started
+    make(out, NEXT)
+    assert found(out) == NEXT
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
+    return left
+
+
+def killed_training(parent: Path, before: int, *, resumed: bool) -> list[int]:
+    return [
+        finish(out, before, resumed=resumed) for out in kills(parent, lambda out: begin(out, before, resumed), train)
+    ]
+
+
+def full_training(parent: Path, *, resumed: bool) -> list[int]:
+    left = []
+    failed, at = True, 0
+    while failed:
+        at += 1
+        shutil.rmtree(parent, ignore_errors=True)
+        parent.mkdir()
+        begin(parent / "x", OLD, resumed)
+        with Breaking(at, kill=False) as breaking, contextlib.suppress(RectoolError):
+            train(parent / "x", NEW)
+        failed = bool(breaking.broken)
+        left.append(finish(parent / "x", OLD, resumed=resumed))
+    return left
+
+
+def begin(out: Path, before: int, resumed: bool) -> None:
+    if before:
+        make(out, before)
+    if resumed:
+        stop(out)
+
+
 def main(scenario: str, parent: Path) -> None:
     def put_old(out: Path) -> None:
         make(out, OLD)
@@ -262,6 +352,12 @@ def main(scenario: str, parent: Path) -> None:
         "unwind": lambda: killed_writer(parent, put_old, OLD, unwind=True),
         "reader": lambda: killed_reader(parent),
         "full": lambda: full_disk(parent),
+        "trained-replace": lambda: killed_training(parent, OLD, resumed=False),
+        "trained-first": lambda: killed_training(parent, 0, resumed=False),
+        "trained-full": lambda: full_training(parent, resumed=False),
+        "resumed-replace": lambda: killed_training(parent, OLD, resumed=True),
+        "resumed-first": lambda: killed_training(parent, 0, resumed=True),
+        "resumed-full": lambda: full_training(parent, resumed=True),
     }[scenario]()
     sys.stdout.write(json.dumps({"points": len(left) - 1, "left": left}))
 

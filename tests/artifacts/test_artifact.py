@@ -512,6 +512,14 @@ def test_embeddings_are_checked_to_the_last_row(workshop: Any) -> None:
         ("result", {"rows": [0, None]}, "row 1 has a row number that the data set does not have"),
         ("result", {"score": float("nan")}, "row 0 has a score that is not finite"),
         ("result", {"score": None}, "row 0 has a score that is not finite"),
+        ("result", {"side": {"rank": pa.array([1, 0])}}, "row 1 has a rank below 1"),
+        ("result", {"topk": [(2, 1, 0, 0.5), (2, 2, 3, 0.4)]}, "row 1 has an item that the data set does not have"),
+        ("result", {"topk": [(2, 1, None, 0.5)]}, "row 0 has an item that the data set does not have"),
+        ("result", {"topk": [(6, 1, 0, 0.5)]}, "row 0 has a row number that the data set does not have"),
+        ("result", {"topk": [(2, 0, 0, 0.5)]}, "row 0 has a rank below 1"),
+        ("result", {"topk": [(2, 1, 0, float("inf"))]}, "topk.parquet: row 0 has a score that is not finite"),
+        ("result", {"side": {"rank": pa.array(["1", "2"])}}, "column rank is string, but must be int64"),
+        ("result", {"side": {"group": pa.array([1, 2])}}, "column group is int64, but must be string"),
     ],
 )
 def test_what_does_not_fit_the_data_set_is_refused(
@@ -521,6 +529,16 @@ def test_what_does_not_fit_the_data_set_is_refused(
     done = rectool("adopt", out, "--kind", kind, "--data", workshop.dataset("data"))
     assert done.code == 2
     assert said in done.error
+
+
+def test_a_result_may_have_side_columns_and_lists(workshop: Any, rectool: Callable[..., Any]) -> None:
+    side = {"group": pa.array(["warm", None], pa.large_string()), "rank": pa.array([3, None], pa.int64())}
+    out = workshop.fill_result(workshop.root / "out", side=side, topk=[(2, 1, 0, 0.5), (2, 2, 1, 0.4), (5, 1, 2, 0.3)])
+    assert rectool("adopt", out, "--kind", "result", "--data", workshop.dataset("data")).code == 0
+    assert open_artifact(out, verify=True).manifest.counts == {"predictions": 2, "recommendations": 3}
+    (out / "topk.parquet").unlink()
+    assert rectool("adopt", out, "--kind", "result", "--data", workshop.root / "data", "--overwrite").code == 0
+    assert open_artifact(out, verify=True).manifest.counts == {"predictions": 2}
 
 
 def test_the_data_set_must_be_named_where_there_is_one(workshop: Any, rectool: Callable[..., Any]) -> None:

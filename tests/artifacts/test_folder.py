@@ -55,6 +55,10 @@ def broken_at_every_call(scenario: str) -> tuple[int, set[int]]:
         ("empty", {0, NEW}, 25),
         ("unwind", {OLD, NEW}, 30),
         ("reader", {NEW}, 40),
+        ("trained-replace", {OLD, NEW}, 40),
+        ("trained-first", {0, NEW}, 35),
+        ("resumed-replace", {OLD, NEW}, 40),
+        ("resumed-first", {0, NEW}, 35),
     ],
 )
 def test_a_kill_at_any_call_leaves_the_old_or_the_new_one(scenario: str, versions: set[int], least: int) -> None:
@@ -64,8 +68,9 @@ def test_a_kill_at_any_call_leaves_the_old_or_the_new_one(scenario: str, version
     assert left == versions
 
 
-def test_a_disk_that_is_full_at_any_call_leaves_the_old_or_the_new_one() -> None:
-    points, left = broken_at_every_call("full")
+@pytest.mark.parametrize("scenario", ["full", "trained-full", "resumed-full"])
+def test_a_disk_that_is_full_at_any_call_leaves_the_old_or_the_new_one(scenario: str) -> None:
+    points, left = broken_at_every_call(scenario)
 
     assert points >= 20
     assert left == {OLD, NEW}

@@ -64,7 +64,7 @@ class Artifact:
 
     def _open_parent(self, parent: Parent) -> Artifact:
         path = self.parent_path(parent)
-        if not path.exists() and not folder.old_of(folder.real(path)).exists():
+        if not path.exists() and not folder.is_cut_short(path, is_whole):
             raise RectoolError(
                 f"{self.path} was made from {path} ({parent.role}), which is not there; "
                 f"say where it is with --parent {parent.role}=PATH"
@@ -119,6 +119,8 @@ def open_artifact(
             return artifact
         except (OSError, RectoolError) as problem:
             if folder.identity(path) != before:  # replaced by a writer while it was read
+                continue
+            if before is None and folder.is_cut_short(path, is_whole):  # or about to be
                 continue
             if isinstance(problem, OSError):
                 raise RectoolError(f"{path} cannot be read: {problem.strerror}") from problem
@@ -187,7 +189,7 @@ def ancestors(artifact: Artifact) -> Iterator[tuple[Parent, Artifact | None]]:
 
 def _is_there(path: Path) -> bool:
     """Whether an artifact stands at a path, were it in a swap that was cut short."""
-    return manifest_exists(path) or folder.old_of(folder.real(path)).exists()
+    return manifest_exists(path) or folder.is_cut_short(path, is_whole)
 
 
 def _check_files(artifact: Artifact) -> None:

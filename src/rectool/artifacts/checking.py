@@ -72,7 +72,9 @@ def contents(directory: Path, kind: Kind, data_counts: Mapping[str, int] | None 
         _check_entities(directory / "items.parquet", schemas.ITEMS, "item_id")
         _check_interactions(directory / "interactions.parquet", counts)
     if kind.name == "result":
-        _check_predictions(directory / "predictions.parquet", data_counts)
+        for name in ("predictions.parquet", "topk.parquet"):
+            if (directory / name).exists():
+                _check_scores(directory / name, data_counts)
 
 
 def inside(directory: Path, name: str) -> Path:
@@ -86,23 +88,24 @@ def inside(directory: Path, name: str) -> Path:
 
 def _header_counts(path: Path, expected: TableFile | TensorFile | DocumentFile) -> dict[str, int]:
     if isinstance(expected, TableFile):
-        return {expected.rows: _table_rows(path, expected.schema)}
+        return {expected.rows: _table_rows(path, expected)}
     if isinstance(expected, TensorFile):
         return _tensor_axes(path, expected)
     _read_object(path)
     return {}
 
 
-def _table_rows(path: Path, schema: pa.Schema) -> int:
+def _table_rows(path: Path, expected: TableFile) -> int:
     with _explained(path), pq.ParquetFile(path) as file:
         found, rows = file.schema_arrow, int(file.metadata.num_rows)
     if len(set(found.names)) < len(found.names):
         twice = next(name for name in found.names if found.names.count(name) > 1)
         raise RectoolError(f"{path} has {found.names.count(twice)} columns called {twice}")
-    for field in schema:
+    for field in expected.schema:
         if field.name not in found.names:
             raise RectoolError(f"{path} has no column {field.name} ({field.type}); it has {', '.join(found.names)}")
-        if _plain(found.field(field.name).type) != field.type:
+    for field in (*expected.schema, *expected.side):
+        if field.name in found.names and _plain(found.field(field.name).type) != field.type:
             raise RectoolError(
                 f"{path}: column {field.name} is {found.field(field.name).type}, but must be {field.type}"
             )
@@ -206,17 +209,26 @@ def _check_interactions(path: Path, counts: Mapping[str, int]) -> None:
                 start, last = start + len(user), (int(user[-1]), int(time[-1]))
 
 
-def _check_predictions(path: Path, data_counts: Mapping[str, int] | None) -> None:
-    with _explained(path):
-        table = pq.read_table(path, columns=["row", "score"])
-    row, score = np.asarray(table.column("row").fill_null(-1)), np.asarray(table.column("score"))
-    limit = data_counts["interactions"] if data_counts is not None else np.iinfo(np.int64).max
-    for bad, what in (
-        (~np.isfinite(score), "a score that is not finite"),
-        ((row < 0) | (row >= limit), "a row number that the data set does not have"),
-    ):
-        if bad.any():
-            raise RectoolError(f"{path}: row {int(np.argmax(bad))} has {what}")
+def _check_scores(path: Path, data_counts: Mapping[str, int] | None) -> None:
+    """Rows and items that the data set has, finite scores, ranks from 1 on."""
+    limit = np.iinfo(np.int64).max
+    rows, items = (limit if data_counts is None else data_counts[name] for name in ("interactions", "items"))
+    start = 0
+    with _explained(path), pq.ParquetFile(path) as file:
+        names = [name for name in ("row", "item", "score", "rank") if name in file.schema_arrow.names]
+        for batch in file.iter_batches(columns=names):
+            row, item = (np.asarray(batch.column(name).fill_null(-1)) for name in ("row", "item"))
+            score = np.asarray(batch.column("score").fill_null(np.nan))
+            rank = np.asarray(batch.column("rank").fill_null(1)) if "rank" in names else np.ones(1)
+            for bad, what in (
+                (~np.isfinite(score), "a score that is not finite"),
+                ((row < 0) | (row >= rows), "a row number that the data set does not have"),
+                ((item < 0) | (item >= items), "an item that the data set does not have"),
+                (rank < 1, "a rank below 1"),
+            ):
+                if bad.any():
+                    raise RectoolError(f"{path}: row {start + int(np.argmax(bad))} has {what}")
+            start += len(row)
 
 
 @contextmanager

@@ -16,13 +16,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from rectool import __version__
-from rectool.artifacts import checking, digests, folder, kinds, manifest
+from rectool import __version__, console
+from rectool.artifacts import checking, digests, folder, kinds, manifest, unfinished
 from rectool.artifacts.artifact import is_whole, manifest_exists
 from rectool.artifacts.manifest import FileRecord, Manifest, Parent
-from rectool.errors import RectoolError, disk_errors
+from rectool.artifacts.unfinished import Unfinished
+from rectool.errors import RectoolError, Stopped, disk_errors
 
-LIBRARIES = ("duckdb", "numpy", "pyarrow", "safetensors", "torch", "transformers", "peft")
+LIBRARIES = ("duckdb", "matplotlib", "numpy", "pyarrow", "safetensors", "torch", "transformers", "peft")
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,18 @@ class Making:
     settings: Mapping[str, Any]
     seed: int
     parents: Sequence[Parent]
+    world_size: int = 1
+
+    def recipe(self, kind: str) -> dict[str, Any]:
+        """All that must stay the same for a run to be continued, as JSON values."""
+        return {
+            "kind": kind,
+            "kind_version": kinds.named(kind).version,
+            "settings": dict(self.settings),
+            "seed": self.seed,
+            "parents": {parent.role: {"kind": parent.kind, **parent.digests} for parent in self.parents},
+            "world_size": self.world_size,
+        }
 
 
 @dataclass
@@ -42,78 +55,122 @@ class Draft:
     Attributes:
         path: the folder to write its files into.
         scratch: a folder for temporary files, removed with the draft.
+        resumed: whether `checkpoints` holds what an earlier run left, to be continued.
         digests: sub-digests, filled in by whoever writes the files.
         metrics: figures for the manifest, likewise.
+        run: what the manifest says of the run, likewise, such as `device`.
     """
 
     path: Path
     scratch: Path
+    resumed: bool = False
     digests: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
+    run: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of what a later run needs to continue this one; it is no part of the artifact."""
+        return self.path / folder.CHECKPOINTS
 
 
 @contextmanager
 def write(
-    out: Path, kind: str, making: Making, *, replace: bool = False, temp_dir: Path | None = None
+    out: Path,
+    kind: str,
+    making: Making,
+    *,
+    replace: bool = False,
+    temp_dir: Path | None = None,
+    resumable: bool = False,
+    resume: bool = False,
 ) -> Iterator[Draft]:
     """Write an artifact to `out`; leaving the block without an error puts it in its place.
 
     After an error or an interrupt nothing is left of the draft; after a kill a `.NAME.partial` may
     be, which the next writer removes. An artifact that stood at `out` stays until the new one is whole.
+    From the moment the manifest is on disk the new one is whole: a kill after that loses nothing.
 
     Args:
-        replace: replace an artifact that is there.
+        replace: replace an artifact that is there, and discard a run that stopped on its way there.
         temp_dir: where to keep temporary files, if not beside the artifact.
+        resumable: after an error, an interrupt or a kill keep a draft that has a checkpoint.
+        resume: continue such a draft, and replace an artifact that is there. Only its checkpoints are
+            kept: all other files are written again.
 
     Raises:
-        RectoolError: `out` exists, is being written by another process, or the disk refuses.
+        RectoolError: `out` exists, is being written by another process, or the disk refuses; a run
+            stopped there, or there is none to resume, or it was made otherwise.
     """
     out = folder.real(out)
-    started = datetime.now(UTC)
     clock = time.monotonic()
     with folder.lock(out):
-        folder.settle_locked(out, is_whole)
+        folder.settle_locked(out, is_whole, replace=resume)
         refuse_foreign(out)
-        if manifest_exists(out) and not replace:
-            raise exists_error(out)
+        recipe = making.recipe(kind)
+        earlier = _to_resume(out, recipe) if resume else None
+        if not (replace or resume):
+            refuse_existing(out)
+        started = earlier.started if earlier else datetime.now(UTC).isoformat(timespec="seconds")
+        seconds = earlier.seconds if earlier else 0.0
         partial = folder.partial_of(out)
-        with disk_errors(out, "choose another --out"):
-            if partial.exists():
-                shutil.rmtree(partial)
-            partial.mkdir()
         try:
             with disk_errors(out, "choose another --out"):
-                draft = Draft(partial, _make_scratch(partial, temp_dir))
+                if resume:
+                    _keep_checkpoints(partial)
+                else:
+                    folder.discard_partial(out, manifest.NAME)
+                    partial.mkdir()
+                if resumable:
+                    unfinished.record(out, recipe, started, seconds)
+                draft = Draft(partial, _make_scratch(partial, temp_dir), resumed=resume)
                 try:
                     yield draft
                 except BaseException:
                     shutil.rmtree(draft.scratch, ignore_errors=True)
                     raise
                 shutil.rmtree(draft.scratch)
-                manifest_text = _describe(draft, kind, making, out, started, time.monotonic() - clock).to_json()
+                seconds += time.monotonic() - clock
+                manifest_text = _describe(draft, kind, making, out, started, seconds).to_json()
                 folder.sync_tree(partial)
                 folder.write_durably(partial / manifest.NAME, manifest_text)
-                if out.is_dir() and not any(out.iterdir()):
-                    out.rmdir()
-                folder.replace(out, is_whole)
-        finally:
-            folder.discard_partial(out)
+                folder.put_in_place(out)
+        except BaseException as problem:
+            folder.put_back(out)
+            if not (resumable and _is_of_use(partial)):
+                folder.discard_partial(out, manifest.NAME)
+            elif not isinstance(problem, Stopped):
+                console.say(f"{out}: what was done up to the last checkpoint is kept; --resume continues it")
+            raise
+
+
+@contextmanager
+def away(*, resumed: bool) -> Iterator[Draft]:
+    """A draft for a process that helps to make an artifact which another one writes: all of it is thrown away."""
+    with tempfile.TemporaryDirectory(prefix="rectool-") as path:
+        scratch = Path(path, ".scratch")
+        scratch.mkdir()
+        yield Draft(Path(path), scratch, resumed=resumed)
 
 
 def file_records(directory: Path) -> dict[str, FileRecord]:
-    """Size and digest of every file under a folder, its manifest aside."""
+    """Size and digest of every file under a folder, its manifest and checkpoints aside."""
     names = sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())
     return {
         name: FileRecord((directory / name).stat().st_size, digests.of_file(directory / name))
         for name in names
-        if name != manifest.NAME
+        if name != manifest.NAME and not name.startswith(folder.CHECKPOINTS + "/")
     }
 
 
-def exists_error(out: Path) -> RectoolError:
-    return RectoolError(
-        f"{out} exists already; --update keeps it if nothing changed, --overwrite replaces it, or choose another --out"
-    )
+def refuse_existing(out: Path) -> None:
+    """Raises RectoolError if an artifact stands at `out`, or a run stopped on its way there."""
+    if manifest_exists(out):
+        raise RectoolError(
+            f"{out} exists already; --update keeps it if nothing changed, --overwrite replaces it, "
+            "or choose another --out"
+        )
+    unfinished.refuse(out)
 
 
 def refuse_foreign(out: Path) -> None:
@@ -125,6 +182,28 @@ def refuse_foreign(out: Path) -> None:
         return
     if not out.is_dir() or any(out.iterdir()):
         raise RectoolError(f"{out} exists and is not a rectool artifact; choose another --out")
+
+
+def _to_resume(out: Path, recipe: Mapping[str, Any]) -> Unfinished:
+    earlier = unfinished.expect(out)
+    changed = earlier.changed(recipe)
+    if changed:
+        raise RectoolError(f"--resume: {'; '.join(changed)}; set them as they were, or start anew with --overwrite")
+    return earlier
+
+
+def _keep_checkpoints(partial: Path) -> None:
+    """Remove all else from a partial folder."""
+    for path in partial.iterdir():
+        if path.is_dir() and path.name != folder.CHECKPOINTS:
+            shutil.rmtree(path)
+        elif not path.is_dir():
+            path.unlink()
+
+
+def _is_of_use(partial: Path) -> bool:
+    """Whether a partial folder can be put in its place or continued."""
+    return is_whole(partial) or bool(unfinished.checkpoints(partial / folder.CHECKPOINTS))
 
 
 def _make_scratch(partial: Path, temp_dir: Path | None) -> Path:
@@ -139,7 +218,7 @@ def _make_scratch(partial: Path, temp_dir: Path | None) -> Path:
     return scratch
 
 
-def _describe(draft: Draft, kind: str, making: Making, out: Path, started: datetime, seconds: float) -> Manifest:
+def _describe(draft: Draft, kind: str, making: Making, out: Path, started: str, seconds: float) -> Manifest:
     expected = kinds.named(kind)
     counts = checking.headers(draft.path, expected)
     files = file_records(draft.path)
@@ -156,11 +235,11 @@ def _describe(draft: Draft, kind: str, making: Making, out: Path, started: datet
         digests={"artifact": digests.of_artifact(kind, files), **draft.digests},
         counts=counts,
         metrics=draft.metrics,
-        run=_run(started, seconds),
+        run={**_run(making, started, seconds), **draft.run},
     )
 
 
-def _run(started: datetime, seconds: float) -> dict[str, Any]:
+def _run(making: Making, started: str, seconds: float) -> dict[str, Any]:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     libraries = {}
     for name in LIBRARIES:
@@ -169,11 +248,11 @@ def _run(started: datetime, seconds: float) -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             continue
     return {
-        "started": started.isoformat(timespec="seconds"),
+        "started": started,
         "wall_seconds": round(seconds, 3),
         "peak_memory_bytes": peak if sys.platform == "darwin" else peak * 1024,
         "device": "cpu",
-        "world_size": 1,
+        "world_size": making.world_size,
         "python": ".".join(map(str, sys.version_info[:3])),
         "libraries": libraries,
     }

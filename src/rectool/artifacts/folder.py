@@ -1,9 +1,10 @@
 """Replacing a folder as a whole: after a kill at any moment there is the old one or the new one.
 
-A folder `NAME` is written as its sibling `.NAME.partial`. When that is whole and on disk, the
-existing `NAME` is renamed to `.NAME.old`, the new one is renamed to `NAME`, and the old one is
-removed. `.NAME.old` beside no `NAME` therefore means that a swap was cut short, and `settle`
-finishes it. `.NAME.lock` is held by the one process that writes; it dies with that process.
+A folder `NAME` is written as its sibling `.NAME.partial`. When that is whole and on disk, its
+checkpoints are removed, the existing `NAME` is renamed to `.NAME.old`, the new one is renamed to
+`NAME`, and the old one is removed. `.NAME.old`, or a whole `.NAME.partial`, beside no `NAME` therefore
+means that this was cut short, and `settle` finishes it. `.NAME.lock` is held by the one process that
+writes; it dies with that process.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from pathlib import Path
 
 from rectool.errors import RectoolError, disk_errors
 
+CHECKPOINTS = "checkpoints"
+"""What a partial folder has to be continued from; it never becomes part of the folder."""
 SETTLE_SECONDS = 10.0
 """How long a reader waits for another process that is in the middle of a swap."""
 PATIENCE_SECONDS = 0.5
@@ -75,23 +78,24 @@ def lock(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def settle(folder: Path, is_whole: Callable[[Path], bool]) -> None:
-    """Finish a swap that a kill cut short; where there is none, do nothing.
+def settle(folder: Path, is_whole: Callable[[Path], bool], *, replace: bool = False) -> None:
+    """Finish what a kill cut short: a swap, or a partial folder that is whole but not in its place.
 
     Args:
         is_whole: tells whether a partial folder had been written to its end.
+        replace: put a whole partial folder in the place of one that stands, too.
 
     Raises:
-        RectoolError: the swap cannot be finished here.
+        RectoolError: it cannot be finished here.
     """
     folder = real(folder)
-    if not old_of(folder).exists():
+    if not is_cut_short(folder, is_whole, replace=replace):
         return
     deadline = time.monotonic() + SETTLE_SECONDS
     while time.monotonic() < deadline:
         try:
             with lock(folder):
-                settle_locked(folder, is_whole)
+                settle_locked(folder, is_whole, replace=replace)
             return
         except Busy:
             if folder.exists():  # the writer is past the moment in which there is no folder
@@ -107,27 +111,43 @@ def settle(folder: Path, is_whole: Callable[[Path], bool]) -> None:
     raise RectoolError(f"{folder} is being replaced by another process; try again when it is done")
 
 
-def replace(folder: Path, is_whole: Callable[[Path], bool]) -> None:
+def is_cut_short(folder: Path, is_whole: Callable[[Path], bool], *, replace: bool = False) -> bool:
+    """Whether there is something to settle, or another process is in the middle of a swap."""
+    folder = real(folder)
+    return old_of(folder).exists() or _is_due(folder, is_whole, replace=replace)
+
+
+def put_in_place(folder: Path) -> None:
     """Put the partial folder, whole and on disk, in the place of `folder`. The caller holds the lock."""
     partial, old = partial_of(folder), old_of(folder)
-    if folder.exists():
+    if (partial / CHECKPOINTS).exists():
+        shutil.rmtree(partial / CHECKPOINTS)
+    if _stands(folder):
         os.rename(folder, old)
         sync(folder.parent)
     os.rename(partial, folder)
     sync(folder.parent)
-    settle_locked(folder, is_whole)
+    if old.exists():
+        shutil.rmtree(old)
 
 
-def discard_partial(folder: Path) -> None:
-    """Remove what is left of the partial folder, if anything. The caller holds the lock.
-
-    Where an error stopped `replace` between its renames, the old folder goes back first: `settle`
-    must never meet a partial folder that is being removed and looks whole.
-    """
+def put_back(folder: Path) -> None:
+    """Where an error stopped a swap between its renames, put the old folder back. The caller holds the lock."""
     if not folder.exists() and old_of(folder).exists():
         os.rename(old_of(folder), folder)
         sync(folder.parent)
-    shutil.rmtree(partial_of(folder), ignore_errors=True)
+
+
+def discard_partial(folder: Path, mark: str) -> None:
+    """Remove the partial folder, if there is one. The caller holds the lock.
+
+    Args:
+        mark: the file that makes it whole. It goes first: `settle` must never meet a partial folder
+            that is being removed and looks whole.
+    """
+    partial = partial_of(folder)
+    (partial / mark).unlink(missing_ok=True)
+    shutil.rmtree(partial, ignore_errors=True)
 
 
 def sync(path: Path) -> None:
@@ -161,16 +181,26 @@ def write_durably(path: Path, text: str) -> None:
     sync(path.parent)
 
 
-def settle_locked(folder: Path, is_whole: Callable[[Path], bool]) -> None:
+def settle_locked(folder: Path, is_whole: Callable[[Path], bool], *, replace: bool = False) -> None:
     """`settle` for the process that holds the lock."""
-    partial, old = partial_of(folder), old_of(folder)
-    if not old.exists():
-        return
-    if not folder.exists():
-        os.rename(partial if is_whole(partial) else old, folder)
-        sync(folder.parent)
-    if old.exists():
+    old = old_of(folder)
+    if old.exists() and folder.exists():
         shutil.rmtree(old)
+    if _is_due(folder, is_whole, replace=replace):
+        put_in_place(folder)
+    elif old.exists():
+        os.rename(old, folder)
+        sync(folder.parent)
+
+
+def _is_due(folder: Path, is_whole: Callable[[Path], bool], *, replace: bool) -> bool:
+    """Whether the partial folder is to be put in its place: what stands there must be whole to be replaced."""
+    return is_whole(partial_of(folder)) and (not _stands(folder) or (replace and is_whole(folder)))
+
+
+def _stands(folder: Path) -> bool:
+    """Whether there is something, be it a file, other than an empty folder."""
+    return folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))
 
 
 def _acquire(path: Path) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +57,12 @@ class Input:
             raise RectoolError(f"{self.path} cannot be read: {problem.strerror}") from None
 
 
+def changes(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
+    """What differs between two mappings, for people."""
+    names = sorted(before.keys() | now.keys())
+    return [f"{name} was {before.get(name)}, is {now.get(name)}" for name in names if before.get(name) != now.get(name)]
+
+
 def same_making(
     made: Manifest, *, kind: str, kind_version: int, settings: dict[str, object], seed: int, inputs: Sequence[Input]
 ) -> str | None:
@@ -67,11 +73,8 @@ def same_making(
     """
     if (made.kind, made.kind_version) != (kind, kind_version):
         return f"it is a {made.kind} artifact of version {made.kind_version}"
-    if made.seed != seed:
-        return f"seed was {made.seed}, is {seed}"
-    for name in sorted(made.settings.keys() | settings.keys()):
-        if made.settings.get(name) != settings.get(name):
-            return f"{name} was {made.settings.get(name)}, is {settings.get(name)}"
+    for change in changes({**made.settings, "seed": made.seed}, {**settings, "seed": seed}):
+        return change
     before = {parent.role: parent for parent in made.parents}
     now = {item.role: item for item in inputs}
     for role in sorted(before.keys() | now.keys()):

@@ -16,10 +16,11 @@ from rectool.errors import RectoolError
 
 @dataclass(frozen=True)
 class TableFile:
-    """A Parquet file: the columns it must have (it may have more) and what its rows are."""
+    """A Parquet file: the columns it must have (it may have more), what its rows are, and columns it may have."""
 
     schema: pa.Schema
     rows: str
+    side: tuple[pa.Field, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,9 @@ KINDS: dict[str, Kind] = {
             name="dataset",
             version=1,
             files={
-                "interactions.parquet": TableFile(schemas.INTERACTIONS, rows="interactions"),
+                "interactions.parquet": TableFile(
+                    schemas.INTERACTIONS, rows="interactions", side=(schemas.TRUE_PROBABILITY,)
+                ),
                 "items.parquet": TableFile(schemas.ITEMS, rows="items"),
                 "users.parquet": TableFile(schemas.USERS, rows="users"),
             },
@@ -97,11 +100,21 @@ KINDS: dict[str, Kind] = {
             name="result",
             version=1,
             files={
-                "predictions.parquet": TableFile(schemas.PREDICTIONS, rows="predictions"),
+                "predictions.parquet": TableFile(
+                    schemas.PREDICTIONS, rows="predictions", side=(schemas.GROUP, schemas.RANK)
+                ),
+                "topk.parquet": TableFile(schemas.TOPK, rows="recommendations"),
                 "metrics.json": DocumentFile(),
             },
             made_by="rectool eval",
             binds=("users", "items", "interactions"),
+            optional=frozenset({"topk.parquet"}),
+        ),
+        Kind(
+            name="comparison",
+            version=1,
+            files={"comparison.json": DocumentFile()},
+            made_by="rectool compare",
         ),
     )
 }

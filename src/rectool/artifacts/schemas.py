@@ -50,3 +50,17 @@ PREDICTIONS = pa.schema(
         pa.field("probability", pa.float32()),  # of label 1; null where the model gives none
     ]
 )
+
+GROUP = pa.field("group", pa.string())
+"""Side column of predictions: warm, cold-user, cold-item or cold-both."""
+RANK = pa.field("rank", pa.int64())
+"""Side column of next-item predictions: the target's place among all items, 1 is best."""
+
+TOPK = pa.schema(
+    [
+        pa.field("row", pa.int64()),  # row of interactions.parquet
+        pa.field("rank", pa.int32()),  # 1 is best
+        pa.field("item", pa.int32()),
+        pa.field("score", pa.float32()),
+    ]
+)

@@ -11,10 +11,15 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
+from rectool import processes
+from rectool.commands.options import Train
 from rectool.errors import RectoolError
 from rectool.settings import flag_name
 
-ON_THE_WAY = {"overwrite", "update", "dry_run", "parent", "quiet", "json", "debug", "settings"}
+ON_THE_WAY = {
+    *("overwrite", "update", "resume", "dry_run", "parent", "settings", "quiet", "json", "debug"),
+    *("max_time", "keep", "checkpoint_minutes"),
+}
 """Settings of how a command runs, not of what it makes: not part of the command that rebuilds it."""
 
 
@@ -41,8 +46,10 @@ def command(
             for parameter, field in owners:
                 value = values[field.name]
                 arguments[parameter][field.name] = tuple(value) if isinstance(value, list) else value
-            function(**{parameter: kind(**arguments[parameter]) for parameter, kind in groups.items()})
+            settings = {parameter: kind(**arguments[parameter]) for parameter, kind in groups.items()}
+            processes.together(lambda: function(**settings), everywhere=trains)
 
+        trains = any(issubclass(kind, Train) for kind in groups.values())
         parameters = [_parameter(groups[parameter], field) for parameter, field in owners]
         parameters.sort(key=lambda parameter: parameter.default is not inspect.Parameter.empty)
         run.__name__ = function.__name__
@@ -97,12 +104,14 @@ def command_line(words: Sequence[str], groups: Sequence[Any]) -> list[str]:
             if field.name in ON_THE_WAY or value == field.default:
                 continue
             if field.metadata["argument"]:
-                line.append(f"./{value}" if str(value).startswith("-") else str(value))
+                each = value if isinstance(value, tuple) else (value,)
+                line += [f"./{word}" if str(word).startswith("-") else str(word) for word in each]
             elif isinstance(value, bool):
-                options.append(flag_name(field.name))
+                name = flag_name(field.name)
+                options.append(name if value else f"--no-{name.removeprefix('--')}")
             else:
-                for each in value if isinstance(value, tuple) else (value,):
-                    options += [flag_name(field.name), str(each)]
+                for word in value if isinstance(value, tuple) else (value,):
+                    options += [flag_name(field.name), str(word)]
     return line + options
 
 
@@ -111,12 +120,15 @@ def _parameter(group: type[Any], field: dataclasses.Field[Any]) -> inspect.Param
     metadata = field.metadata
     if get_origin(kind) is tuple:
         kind = list[get_args(kind)[0]]  # type: ignore[misc]
+    names = [flag_name(field.name)]
+    if kind == bool | None:  # can be said to be off, too
+        names = [f"{names[0]}/--no-{names[0].removeprefix('--')}"]
     info: Any
     if metadata["argument"]:
         info = typer.Argument(help=metadata["help"], show_default=False)
     else:
         info = typer.Option(
-            flag_name(field.name),
+            *names,
             help=metadata["help"],
             metavar=metadata["metavar"],
             rich_help_panel=getattr(group, "panel", None),

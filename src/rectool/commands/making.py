@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rectool import console
+from rectool import console, processes
 from rectool.commands.flags import command_line
-from rectool.commands.options import Make
+from rectool.commands.options import Make, Train
 from rectool.errors import RectoolError
 from rectool.settings import recorded
 
 if TYPE_CHECKING:
-    from rectool.artifacts import Draft, Input, Manifest
+    from rectool.artifacts import Draft, Input, Making, Manifest
     from rectool.data.estimate import Plan
 
 
@@ -31,6 +31,9 @@ def make_artifact(
 ) -> None:
     """Make an artifact as the shared flags say.
 
+    A command that trains (whose `make` is a `Train`) can be resumed, and works in all processes: only the
+    main one checks, decides and writes, the others `build` into a draft that is thrown away.
+
     Args:
         words: the command's own words, such as `rectool prep movielens`.
         groups: all its settings, `make` aside.
@@ -42,22 +45,61 @@ def make_artifact(
     Raises:
         RectoolError: bad input or settings, or something stands at `--out`.
     """
-    from rectool.artifacts import Making, draft, folder, kinds, manifest, open_artifact
+    from rectool.artifacts import draft, manifest
+
+    trains = isinstance(make, Train)
+    if trains and not processes.is_main():
+        with draft.away(resumed=processes.broadcast_json()) as written:
+            build(written)
+        return
+    ready = _check(kind, words, make, groups, plan=plan, inputs=inputs)
+    if ready is None:
+        return
+    making, resume = ready
+    replace = make.overwrite or make.update
+    with draft.write(
+        make.out, kind, making, replace=replace, temp_dir=temp_dir, resumable=trains, resume=resume
+    ) as written:
+        processes.broadcast_json(written.resumed)
+        build(written)
+    made = manifest.read(make.out)
+    show(made)
+    console.say(
+        f"{make.out}: {kind} written in {made.run['wall_seconds']:.1f} s; rectool inspect {make.out} tells more"
+    )
+    _report(make.out, made, skipped=False)
+
+
+def _check(
+    kind: str,
+    words: Sequence[str],
+    make: Make,
+    groups: Sequence[Any],
+    *,
+    plan: Callable[[], Plan],
+    inputs: Callable[[], Sequence[Input]],
+) -> tuple[Making, bool] | None:
+    """How it is to be made, and whether a run that stopped is to be continued; None if there is nothing to make."""
+    from rectool.artifacts import Making, draft, folder, kinds, manifest, open_artifact, unfinished
     from rectool.artifacts.artifact import is_whole, manifest_exists
     from rectool.artifacts.inputs import same_making
 
     out = make.out
+    trains = isinstance(make, Train)
+    resume = isinstance(make, Train) and make.resume
     settings = recorded(groups)
-    folder.settle(out, is_whole)
+    folder.settle(out, is_whole, replace=resume or make.update)
     draft.refuse_foreign(out)
-    there = manifest_exists(out)
-    if there and not (make.overwrite or make.update):
-        raise draft.exists_error(out)
+    if resume:
+        unfinished.expect(out)
+    elif not (make.overwrite or make.update):
+        draft.refuse_existing(out)
     planned = plan()
     if make.dry_run:
         _tell(out, kind, planned)
-        return
+        return None
     sources = inputs()
+    there = manifest_exists(out)
     for role in sorted(make.parents().keys() - {source.role for source in sources if source.artifact is not None}):
         raise RectoolError(f"--parent {role}: {' '.join(words)} reads no artifact in this role")
     for source in sources:
@@ -77,20 +119,22 @@ def make_artifact(
             open_artifact(out, kind)
             console.say(f"{out} is up to date")
             _report(out, made, skipped=True)
-            return
+            return None
         console.say(f"{out} is made again: {differs}")
     making = Making(
         command=command_line(words, [*groups, make]),
         settings=settings,
         seed=make.seed,
         parents=[source.parent(out, kind) for source in sources],
+        world_size=processes.world_size() if trains else 1,
     )
-    with draft.write(out, kind, making, replace=there, temp_dir=temp_dir) as written:
-        build(written)
-    made = manifest.read(out)
-    show(made)
-    console.say(f"{out}: {kind} written in {made.run['wall_seconds']:.1f} s; rectool inspect {out} tells more")
-    _report(out, made, skipped=False)
+    earlier = unfinished.find(out) if make.update else None
+    if earlier is not None:
+        changed = earlier.changed(making.recipe(kind))
+        resume = not changed
+        if changed:
+            console.say(f"{out} starts anew, not from step {earlier.step}: {changed[0]}")
+    return making, resume
 
 
 def _tell(out: Path, kind: str, plan: Plan) -> None:

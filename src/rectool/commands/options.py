@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from rectool import console
+from rectool import console, processes
 from rectool.errors import RectoolError
 from rectool.settings import setting
 
@@ -22,7 +23,8 @@ class Talk:
     debug: bool = setting(False, recorded=False, help="Show the traceback of an error.")
 
     def __post_init__(self) -> None:
-        console.configure(quiet=self.quiet, json=self.json)
+        main = processes.is_main()
+        console.configure(quiet=self.quiet or not main, json=self.json and main)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,3 +78,39 @@ class Make(Work):
     """How a command makes an artifact."""
 
     out: Path = setting(metavar="DIR", recorded=False, help="Folder of the new artifact.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Make):
+    """How a command that trains makes an artifact: it can be stopped, and resumed."""
+
+    resume: bool = setting(False, recorded=False, help="Continue a run that was stopped, from its last checkpoint.")
+    max_time: str | None = setting(
+        None, metavar="TIME", recorded=False, help="Stop with a checkpoint when it has run this long, such as 8h30m."
+    )
+    keep: int = setting(2, metavar="N", recorded=False, help="How many checkpoints to keep while it runs.")
+    checkpoint_minutes: float = setting(
+        10.0, metavar="MINUTES", recorded=False, help="Time between checkpoints inside an epoch."
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for flag in ("overwrite", "update"):
+            if self.resume and getattr(self, flag):
+                raise RectoolError(f"--resume and --{flag} contradict each other; give one")
+        if self.keep < 1:
+            raise RectoolError(f"--keep {self.keep} must be at least 1")
+        if not 0 < self.checkpoint_minutes < float("inf"):
+            raise RectoolError(f"--checkpoint-minutes {self.checkpoint_minutes:g} must be more than 0")
+        self.max_seconds()
+
+    def max_seconds(self) -> float | None:
+        """`--max-time` in seconds, None for no limit. Raises RectoolError for what is no time."""
+        if self.max_time is None:
+            return None
+        parts = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", self.max_time)
+        hours, minutes, seconds = (int(part or 0) for part in parts.groups()) if parts else (0, 0, 0)
+        total = 3600 * hours + 60 * minutes + seconds
+        if total == 0:
+            raise RectoolError(f"--max-time {self.max_time} is not a time such as 8h30m, 45m or 90s")
+        return float(total)

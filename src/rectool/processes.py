@@ -1,0 +1,302 @@
+"""Several processes that work together, started by `accelerate launch` or `torchrun`; or one, by itself.
+
+The launcher says who is who in the environment (RANK, WORLD_SIZE). The main process decides and writes;
+what it decides it tells through the store at which they met, so that no process waits for one that has
+ended. Torch is imported only where there are several processes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from rectool.errors import RectoolError, Stopped
+
+if TYPE_CHECKING:
+    import torch
+    from torch.distributed import Store  # type: ignore[attr-defined]
+
+MEETING = timedelta(minutes=10)
+"""How long a process waits for the others to come."""
+PATIENCE = timedelta(minutes=30)
+"""How long it waits for them in a common step before it takes them for dead."""
+
+
+GRACE = timedelta(seconds=5)
+"""How long a process that ends waits to hear from the others."""
+PAUSE_SECONDS = 0.05
+END, LEFT = "end", "left"
+
+
+class Ended(Exception):
+    """The main process has ended, with this exit code."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"the main process has ended with code {code}")
+        self.code = code
+
+
+class _Shared:
+    store: Store | None = None
+    broadcasts: int = 0
+
+
+_shared = _Shared()
+
+
+def rank() -> int:
+    """This process's number, 0 for the main one."""
+    return _number("RANK", 0) if world_size() > 1 else 0
+
+
+def world_size() -> int:
+    """How many processes there are."""
+    return _number("WORLD_SIZE", 1)
+
+
+def is_main() -> bool:
+    return rank() == 0
+
+
+def start() -> None:
+    """Meet the other processes; with one process, or a second time, do nothing.
+
+    Raises:
+        RectoolError: they do not come, or the launcher left something out.
+    """
+    if world_size() == 1 or _shared.store is not None:
+        return
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # the end of a process is told in one line, not in its stacks
+    import torch
+    from torch import distributed
+    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+    from torch.distributed.rendezvous import rendezvous
+
+    gpu = torch.cuda.is_available()
+    if gpu:
+        torch.cuda.set_device(_number("LOCAL_RANK", rank()) % torch.cuda.device_count())
+    try:
+        store, _, _ = next(rendezvous("env://", timeout=MEETING))
+        store.set_timeout(PATIENCE)
+        distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if gpu else "gloo",
+            store=PrefixStore("group", store),
+            rank=rank(),
+            world_size=world_size(),
+            timeout=PATIENCE,
+        )
+    except (RuntimeError, ValueError) as problem:
+        raise RectoolError(
+            f"process {rank()} of {world_size()} did not meet the others: {problem}; "
+            "start them with accelerate launch -m rectool, or torchrun"
+        ) from problem
+    _shared.store = PrefixStore("rectool", store)
+
+
+def together(work: Callable[[], None], *, everywhere: bool) -> None:
+    """Do work in the main process, and if `everywhere` in the others, too: all end as the main one does.
+
+    Raises:
+        SystemExit: in the other processes, with the exit code of the main one.
+    """
+    if world_size() == 1:
+        work()
+        return
+    start()
+    if is_main():
+        _lead(work)
+    else:
+        _follow(work if everywhere else lambda: None)
+
+
+def broadcast_json(value: Any = None) -> Any:
+    """The main process's value, in all of them. It does not wait for the others, they wait for it.
+
+    Raises:
+        Ended: the main process has ended without it.
+    """
+    if _shared.store is None:
+        return value
+    _shared.broadcasts += 1
+    key = f"broadcast {_shared.broadcasts}"
+    if not is_main():
+        return json.loads(_await(key))
+    _shared.store.set(key, json.dumps(value))
+    return value
+
+
+def broadcast_tensors(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The main process's tensors on the CPU, in all of them; what the others give is ignored."""
+    if _shared.store is None:
+        return dict(tensors)
+    import torch
+    from torch import distributed
+
+    shapes = {name: (list(tensor.shape), str(tensor.dtype)) for name, tensor in tensors.items()}
+    received = {}
+    for name, (shape, kind) in broadcast_json(shapes).items():
+        dtype = getattr(torch, kind.removeprefix("torch."))
+        tensor = tensors[name].contiguous() if is_main() else torch.empty(shape, dtype=dtype)
+        with _others():
+            distributed.broadcast(tensor.view(-1).view(torch.uint8), 0)
+        received[name] = tensor
+    return received
+
+
+def barrier() -> None:
+    """Wait until all processes are here."""
+    if _shared.store is not None:
+        import torch
+
+        all_reduce_sum(torch.zeros(()))
+
+
+def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
+    """The sum over all processes, in place; the same bits in each."""
+    if _shared.store is not None:
+        from torch import distributed
+
+        with _others():
+            distributed.all_reduce(tensor)
+    return tensor
+
+
+def all_gather_rows(tensor: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
+    """The rows of all processes, in the order of their ranks.
+
+    Args:
+        tensor: this process's rows, (N, ...).
+        counts: the number of rows of each process, by rank.
+
+    Returns:
+        (sum of counts, ...)
+    """
+    if len(counts) != world_size() or counts[rank()] != len(tensor):
+        raise ValueError(f"{len(tensor)} rows in process {rank()}, but the counts are {list(counts)}")
+    if _shared.store is None:
+        return tensor
+    import torch
+    from torch import distributed
+
+    padded = tensor.new_zeros((max(counts), *tensor.shape[1:]))
+    padded[: len(tensor)] = tensor
+    parts = [torch.empty_like(padded) for _ in counts]
+    with _others():
+        distributed.all_gather(parts, padded)
+    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+
+def started() -> bool:
+    """Whether the other processes have been met."""
+    return _shared.store is not None
+
+
+def close() -> None:
+    """Part from the other processes; with one process do nothing."""
+    if _shared.store is not None:
+        from torch import distributed
+
+        distributed.destroy_process_group()
+        _shared.store = None
+        _shared.broadcasts = 0
+
+
+def _lead(work: Callable[[], None]) -> None:
+    code = 1
+    try:
+        work()
+        code = 0
+    except KeyboardInterrupt:
+        code = 130
+        raise
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+        raise
+    except RectoolError as problem:
+        code = problem.exit_code
+        raise
+    finally:
+        _tell_end(code)
+
+
+def _tell_end(code: int) -> None:
+    """Tell the others, and wait until they know: the store may live in this process."""
+    store = _shared.store
+    assert store is not None
+    with suppress(RuntimeError):  # those that wait for a store, or are waited for, may be dead
+        store.set(END, str(code))
+        close()
+        store.wait([f"{LEFT} {other}" for other in range(1, world_size())], GRACE)
+
+
+def _follow(work: Callable[[], None]) -> NoReturn:
+    store = _shared.store
+    assert store is not None
+    try:
+        with suppress(Stopped):  # all have stopped, and the main process sees to the rest
+            work()
+        code = int(_await(END))
+    except Ended as end:
+        code = end.code
+    except BaseException:
+        code = _failed_within(GRACE)
+        if code == 0:  # the trouble is this process's own
+            raise
+    finally:
+        with suppress(RuntimeError):
+            store.set(f"{LEFT} {rank()}", "")
+    close()
+    sys.exit(code)
+
+
+def _await(key: str) -> str:
+    """What the main process says under a key. Raises Ended if it ends without."""
+    store = _shared.store
+    assert store is not None
+    try:
+        while True:
+            ended = store.check([END])
+            if store.check([key]):
+                return str(store.get(key).decode())
+            if ended:
+                raise Ended(int(store.get(END)))
+            time.sleep(PAUSE_SECONDS)
+    except RuntimeError as problem:
+        raise RectoolError("the main process is gone") from problem
+
+
+def _failed_within(patience: timedelta) -> int:
+    """The exit code of the main process, 0 if it goes on or has gone without a word."""
+    deadline = time.monotonic() + patience.total_seconds()
+    store = _shared.store
+    assert store is not None
+    with suppress(RuntimeError):
+        while time.monotonic() < deadline:
+            if store.check([END]):
+                return int(store.get(END))
+            time.sleep(PAUSE_SECONDS)
+    return 0
+
+
+@contextmanager
+def _others() -> Iterator[None]:
+    """Raises RectoolError where another process has gone."""
+    try:
+        yield
+    except RuntimeError as problem:
+        if re.search(r"\bpeer\b|remote process|timed out|timeout", str(problem), re.IGNORECASE):
+            raise RectoolError("another process of this run has ended; what it said tells more") from problem
+        raise
+
+
+def _number(name: str, default: int) -> int:
+    """What the launcher says, if it does; `start` finds out what is missing."""
+    value = os.environ.get(name, "")
+    return int(value) if value.isdigit() else default
