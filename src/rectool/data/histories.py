@@ -8,6 +8,7 @@ history of a row is a slice of it, and a batch of histories is one vectorised ga
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +19,19 @@ Ints = NDArray[np.int32]
 Longs = NDArray[np.int64]
 
 _CHUNK = 1 << 16  # items gathered at a time: their positions and flags stay in the second-level cache
+
+
+@dataclass(frozen=True)
+class HistoryRule:
+    """Which history a model or a prompt reads.
+
+    Attributes:
+        liked_only: earlier items with label 1 only, or all earlier items.
+        length: the most recent this many.
+    """
+
+    liked_only: bool
+    length: int
 
 
 class Histories:

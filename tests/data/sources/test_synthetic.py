@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rectool.data.sources import synthetic
 from rectool.data.sources.synthetic import TASTES, Generated, Synthetic, generate
 from rectool.errors import RectoolError
-from rectool.evaluation.metrics import auc, uauc
+from rectool.evaluation.auc import auc, uauc
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,92 @@
+"""Collaborative models on disk: the `cf` artifact."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from rectool.artifacts import Artifact
+from rectool.data.histories import HistoryRule
+from rectool.errors import RectoolError, disk_errors
+from rectool.models.model import Model, Size
+from rectool.models.table import model_class
+
+Task = Literal["ctr", "next-item"]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model that can be used, with what it was trained for.
+
+    Attributes:
+        name: in the table of models.
+        history: the history it reads; None where its scores depend on none.
+        probability: "sigmoid" if that makes a probability of label 1 of its scores, else None.
+    """
+
+    name: str
+    model: Model
+    task: Task
+    history: HistoryRule | None
+    probability: Literal["sigmoid"] | None
+
+    def probabilities(self, scores: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        """What the scores say as probabilities of label 1 (N,), if anything."""
+        if self.probability is None:
+            return None
+        return torch.from_numpy(scores).sigmoid().numpy()
+
+
+def save(trained: Trained, users: NDArray[np.float32], items: NDArray[np.float32], folder: Path) -> None:
+    """Write weights, embeddings of users (U, D) and items (I, D), and config."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in trained.model.state_dict().items()}
+    config = {
+        "model": trained.name,
+        "task": trained.task,
+        "users": trained.model.size.users,
+        "items": trained.model.size.items,
+        "history": asdict(trained.history) if trained.history is not None else None,
+        "probability": trained.probability,
+        "settings": asdict(trained.model.settings),
+    }
+    embeddings = {"user": torch.from_numpy(users), "item": torch.from_numpy(items)}
+    with disk_errors(folder, "choose another --out"):
+        save_file(tensors, folder / "weights.safetensors")
+        save_file({name: tensor.contiguous() for name, tensor in embeddings.items()}, folder / "embeddings.safetensors")
+        (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+
+
+def load(artifact: Artifact, device: torch.device | str = "cpu") -> Trained:
+    """Read a `cf` artifact.
+
+    Raises:
+        RectoolError: its config names no model of ours, or its weights are not that model's.
+    """
+    path = artifact.file("config.json")
+    config = json.loads(path.read_bytes())
+    try:
+        kind = model_class(config["model"])
+        settings: Any = kind.Settings(**config["settings"])
+        model = kind(settings, Size(int(config["users"]), int(config["items"])))
+        model.restore(load_file(artifact.file("weights.safetensors")))
+        trained = Trained(
+            name=config["model"],
+            model=model.to(device).eval(),
+            task=config["task"],
+            history=HistoryRule(**config["history"]) if config["history"] is not None else None,
+            probability=config["probability"],
+        )
+    except (KeyError, TypeError) as problem:
+        raise RectoolError(f"{path} is not a config of rectool train-cf ({problem}); train the model again") from None
+    except (RuntimeError, SafetensorError) as problem:
+        said = " ".join(str(problem).split())
+        raise RectoolError(f"{artifact.file('weights.safetensors')} does not fit config.json: {said}") from None
+    return trained
