@@ -1,224 +1,290 @@
-"""Metrics: numpy in, numbers out.
+"""Metrics as functions of the users' weights: numpy in, numbers out.
 
-Shapes: R rows, U users.
+A metric turns target rows into a statistic: a function of weights of the users (D, U) that gives its
+value under each (D,). Weights of one give the metric itself, the counts of a resample a draw of the
+bootstrap. Almost all are sums over users, and a formula on the summed numbers; AUC is not.
+
+Shapes: R rows, U users, S sums, D draws, K items of a list.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rectool.errors import RectoolError
+from rectool.evaluation.auc import user_auc
+from rectool.evaluation.targets import Targets
+from rectool.evaluation.weighted_auc import WeightedAUC
 
-_CHUNK = 1 << 15  # rows worked on at a time outside the sort: a few arrays of them fit the cache
-_LABEL = np.uint64(1)  # the lowest bit of a key; above it 32 bits of score, above those the user
-_USER = np.uint64(1 << 33)  # keys of different users differ in this bit or above
+Floats: TypeAlias = NDArray[np.float64]
+Statistic: TypeAlias = Callable[[Floats], Floats]
+"""Weights of the users (D, U) to the metric's value under each (D,), NaN where it is not defined."""
+
+CALIBRATION_BINS = 15
+CLIP = float(np.finfo(np.float32).eps)
+"""Log loss takes probabilities as at least this far from 0 and 1: 2**-23, as scikit-learn does for float32."""
 
 
 @dataclass(frozen=True)
-class UserAUC:
-    """The mean of the users' AUC.
+class Sums:
+    """A statistic of sums over users.
 
     Attributes:
-        value: mean over the users that count, NaN when there is none.
-        users: how many users count: those with rows of both classes.
-        skipped: how many users do not.
+        per_user: (U, S).
+        finish: from the weighted sums (D, S) to values (D,).
     """
 
-    value: float
-    users: int
-    skipped: int
+    per_user: Floats
+    finish: Callable[[Floats], Floats]
+
+    def __call__(self, weights: Floats) -> Floats:
+        return self.finish(weights @ self.per_user)
 
 
-def auc(labels: NDArray[Any], scores: NDArray[Any]) -> float:
-    """Area under the ROC curve: the share of (positive, negative) pairs in the right order.
+@dataclass(frozen=True)
+class Metric:
+    """A metric by its name.
 
-    AUC = (pairs with the positive's score higher + half the pairs with equal scores) / all pairs,
-    which is the Mann-Whitney statistic (Hanley and McNeil 1982). The pairs are counted in integers,
-    so that ties are exactly one half. -0.0 equals 0.0.
+    Attributes:
+        higher_is_better: None where neither is.
+        needs: the columns of targets without which it cannot be measured.
+        statistic: the metric of these targets.
+        resampled: whether a resample of users says how far the value may be off.
+    """
+
+    name: str
+    higher_is_better: bool | None
+    needs: tuple[str, ...]
+    statistic: Callable[[Targets], Statistic]
+    resampled: bool = True
+
+    def of(self, targets: Targets) -> float:
+        """The value, NaN where it is not defined.
+
+        Raises:
+            RectoolError: a needed column or a label is missing, a score is NaN.
+        """
+        self.check(targets)
+        return float(self.statistic(targets)(np.ones((1, targets.users)))[0])
+
+    def check(self, targets: Targets) -> None:
+        """Raises RectoolError if the targets lack a column that the metric needs."""
+        for column in self.needs:
+            if getattr(targets, column) is None:
+                raise RectoolError(f"{self.name} needs a {column}, which these predictions do not have")
+        if "label" in self.needs:
+            targets.refuse_unlabelled()
+
+
+def metric(name: str) -> Metric:
+    """The metric of that name, such as `auc` or `ndcg@10`. Raises RectoolError that lists the names there are."""
+    if name in CTR:
+        return CTR[name]
+    found = re.fullmatch(r"(\w+)@([1-9][0-9]*)", name)
+    if found is None or found[1] not in _AT_K:
+        raise RectoolError(f"there is no metric {name!r}; the metrics are {', '.join(CTR)}, {'@K, '.join(_AT_K)}@K")
+    return _AT_K[found[1]](int(found[2]))
+
+
+def ranking(ks: Sequence[int]) -> list[Metric]:
+    """The metrics of ranked targets and of recommended lists, for each cut-off."""
+    return [at(k) for k in ks for at in _AT_K.values()]
+
+
+def best_threshold(labels: NDArray[Any], probabilities: NDArray[Any]) -> float:
+    """The threshold that gives the highest F1 of the positive class, where p >= threshold is taken for a 1.
+
+    It is one of the probabilities; of equally good ones the highest.
 
     Args:
-        labels: (R,) of 0 and 1, any numeric or boolean dtype.
-        scores: (R,) real numbers of any dtype and scale, infinities allowed, compared exactly.
-
-    Returns:
-        0 to 1; NaN where one class has no row.
+        labels: (R,) of 0 and 1.
+        probabilities: (R,) of label 1.
 
     Raises:
-        RectoolError: a score is NaN, a label neither 0 nor 1, or lengths differ.
+        RectoolError: no row has label 1, so that F1 is 0 whatever the threshold.
     """
-    values = _auc_per_user(None, labels, scores)
-    return float(values[0]) if len(values) else float("nan")
+    if not np.any(labels == 1):
+        raise RectoolError("no threshold can be chosen on rows without a label 1; give one with --threshold 0.5")
+    order = np.argsort(-probabilities, kind="stable")
+    ranked = probabilities[order]
+    hits = np.cumsum(labels[order] == 1)
+    last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # of a run of equal probabilities
+    f1 = 2 * hits[last] / (last + 1 + hits[-1])
+    return float(ranked[last[np.argmax(f1)]])
 
 
-def uauc(users: NDArray[Any], labels: NDArray[Any], scores: NDArray[Any]) -> UserAUC:
-    """UAUC: the AUC of each user's own rows, averaged over users, each user counting once.
+def _auc(targets: Targets) -> Statistic:
+    return WeightedAUC(targets.owner, targets.users, targets.label, targets.score)
 
-    Users whose rows are all of one class have no AUC: they are left out and counted as skipped.
-    This is the mean CoLLM and its successors report (Zhang et al. 2023); RecBole's GAUC weighs
-    users by their positives and is another figure.
 
-    One sort of 64-bit keys does it: user, score as an order-preserving integer, label. It holds 8
-    bytes per row beyond the inputs. Scores that float32 cannot hold exactly (most float64) are
-    replaced by their ranks first, which costs a second, slower sort.
+def _uauc(targets: Targets) -> Statistic:
+    """Mean of the AUC of users with both classes; the others have no value and no weight."""
+    values = user_auc(targets.owner, targets.label, targets.score)[1]
+    counted = ~np.isnan(values)
+    return Sums(np.stack([np.where(counted, values, 0), counted], axis=1), _mean)
 
-    Args:
-        users: (R,) integers, in any order and of any size; fewer than 2**31 different ones.
-        labels: (R,) of 0 and 1, any numeric or boolean dtype.
-        scores: (R,) real numbers of any dtype and scale, infinities allowed, compared exactly.
 
-    Raises:
-        RectoolError: a score is NaN, a label neither 0 nor 1, users are no integers, or lengths
-            differ.
+def _over_rows(value: Callable[[Targets], NDArray[Any]]) -> Callable[[Targets], Statistic]:
+    """The mean over rows of a column (R,)."""
+    return lambda targets: Sums(targets.sums(value(targets), np.ones(len(targets.row))), _mean)
+
+
+def _log_losses(targets: Targets) -> Floats:
+    probability = _probabilities(targets).clip(CLIP, 1 - CLIP)
+    return np.asarray(-np.log(np.where(targets.label == 1, probability, 1 - probability)))
+
+
+def _calibration(targets: Targets) -> Statistic:
+    """Expected calibration error over equal-width bins (Guo et al. 2017).
+
+    ECE = sum over bins of |sum of (label - probability)| / rows. A bin holds its lower end, the last one 1 too.
     """
-    values = _auc_per_user(np.asarray(users), labels, scores)  # (U,)
-    counted = values[~np.isnan(values)]
-    mean = float(counted.mean()) if len(counted) else float("nan")
-    return UserAUC(value=mean, users=len(counted), skipped=len(values) - len(counted))
+    probability = _probabilities(targets)
+    bins = np.minimum((probability * CALIBRATION_BINS).astype(np.intp), CALIBRATION_BINS - 1)
+    size = targets.users * CALIBRATION_BINS
+    gaps = np.bincount(targets.owner * CALIBRATION_BINS + bins, targets.label - probability, size)
+    rows = np.bincount(targets.owner, minlength=targets.users)
+    per_user = np.column_stack([gaps.reshape(targets.users, CALIBRATION_BINS), rows])
+    return Sums(per_user, lambda sums: _share(np.abs(sums[..., :-1]).sum(axis=-1), sums[..., -1], np.nan))
 
 
-def _auc_per_user(users: NDArray[Any] | None, labels: NDArray[Any], scores: NDArray[Any]) -> NDArray[np.float64]:
-    """Each user's AUC, users in rising order, NaN for one class only (U,); None is one user of all rows."""
-    labels, scores = np.asarray(labels), np.asarray(scores)
-    _check(users, labels, scores)
-    rows = len(labels)
-    if rows == 0:
-        return np.empty(0)
-    keys = _packed(users, labels, scores)  # (R + 1,), sorted but for the sentinel in front
-    starts, positives, places, mixed = _counted(keys)  # (U,) (U,) (U,) (M,)
-    negatives = np.diff(starts, append=rows) - positives
-
-    # Within a user the k-th positive, at place p from the user's start, stands behind p - k negatives.
-    # Of equal scores the negatives come first, so that each tied pair was won: take back half of it.
-    twice_won = 2 * (places - starts * positives) - positives * (positives - 1)
-    sorted_keys = keys[1:]
-    tied_negatives = mixed - np.searchsorted(sorted_keys, sorted_keys[mixed - 1], side="left")
-    tied_positives = np.searchsorted(sorted_keys, sorted_keys[mixed], side="right") - mixed
-    owners = np.searchsorted(starts, mixed, side="right") - 1
-    np.subtract.at(twice_won, owners, tied_negatives * tied_positives)
-
-    pairs = (2 * positives * negatives).astype(np.float64)
-    pairs[pairs == 0] = np.nan
-    return np.asarray(twice_won / pairs)
+def _probabilities(targets: Targets) -> Floats:
+    assert targets.probability is not None
+    return targets.probability.astype(np.float64)
 
 
-def _packed(users: NDArray[Any] | None, labels: NDArray[Any], scores: NDArray[Any]) -> NDArray[np.uint64]:
-    """Keys of 31 bits user, 32 bits score, 1 bit label, sorted, behind a sentinel (R + 1,).
-
-    The sentinel differs from the first key in every bit, as another user's would.
-    """
-    rows = len(labels)
-    ranks = None if _fits_float32(scores) else _ranks(scores)
-    lowest = np.uint64(0)
-    if users is not None:
-        low, high = int(users.min()), int(users.max())
-        if high - low < 2**31:
-            lowest = np.uint64(low % 2**64)  # wraps for negative ids, and so does the subtraction
-        else:
-            users = _ranks(users)
-
-    keys = np.empty(rows + 1, dtype=np.uint64)
-    for begin in range(0, rows, _CHUNK):
-        part = slice(begin, begin + _CHUNK)
-        key = keys[1:][part]
-        key.fill(0)
-        if users is not None:
-            np.subtract(users[part].astype(np.uint64), lowest, out=key)
-        key <<= np.uint64(32)
-        key |= _ordered(scores[part]) if ranks is None else ranks[part]
-        key <<= np.uint64(1)
-        key |= labels[part].astype(np.uint8)
-    keys[1:].sort()
-    keys[0] = ~keys[1]
-    return keys
+def _of_classes(finish: Callable[[Floats], Floats]) -> Callable[[Targets], Statistic]:
+    """A formula on true positives, false positives, false negatives, true negatives (D, 4)."""
+    return lambda targets: Sums(targets.confusion, finish)
 
 
-def _counted(
-    keys: NDArray[np.uint64],
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """One walk over the sorted keys (behind their sentinel), chunk by chunk.
+def _accuracy(counts: Floats) -> Floats:
+    return _share(counts[..., 0] + counts[..., 3], counts.sum(axis=-1), np.nan)
 
-    Returns:
-        starts: each user's first place in the order (U,).
-        positives: how many of the user's rows are positive (U,).
-        places: the sum of their places (U,).
-        mixed: where a run of equal scores of one user passes from label 0 to 1: the place of the
-            first positive (M,).
-    """
-    rows = len(keys) - 1
-    within = np.arange(min(rows, _CHUNK))
-    starts, begins, positives, places, mixed = [], [], [], [], []
-    for begin in range(0, rows, _CHUNK):
-        key = keys[1:][begin : begin + _CHUNK]
-        change = key ^ keys[begin : begin + len(key)]  # against the key before
-        segments = np.flatnonzero(change >= _USER)
-        new = np.ones(len(segments), dtype=np.bool_)
-        if change[0] < _USER:  # the user of the chunk before goes on
-            segments, new = np.append(0, segments), np.append(False, new)
-        label = (key & _LABEL).view(np.int64)
-        positive = np.add.reduceat(label, segments)
-        label *= within[: len(key)]
-        starts.append(segments + begin)
-        begins.append(new)
-        positives.append(positive)
-        places.append(np.add.reduceat(label, segments) + positive * begin)
-        mixed.append(np.flatnonzero(change == _LABEL) + begin)
-    first = np.flatnonzero(np.concatenate(begins))  # the segments that begin a user
-    return (
-        np.concatenate(starts)[first],
-        np.add.reduceat(np.concatenate(positives), first),
-        np.add.reduceat(np.concatenate(places), first),
-        np.concatenate(mixed),
+
+def _precision(counts: Floats) -> Floats:
+    return _share(counts[..., 0], counts[..., 0] + counts[..., 1])
+
+
+def _recall(counts: Floats) -> Floats:
+    return _share(counts[..., 0], counts[..., 0] + counts[..., 2])
+
+
+def _f1(counts: Floats) -> Floats:
+    return _share(2 * counts[..., 0], 2 * counts[..., 0] + counts[..., 1] + counts[..., 2])
+
+
+def _macro(of_positives: Callable[[Floats], Floats]) -> Callable[[Floats], Floats]:
+    """The mean of both classes' values, be there rows of both or not."""
+    return lambda counts: (of_positives(counts) + of_positives(counts[..., ::-1])) / 2
+
+
+def _share(part: Floats, whole: Floats, empty: float = 0.0) -> Floats:
+    share: Floats = np.divide(part, whole, out=np.full(np.shape(whole), empty), where=whole > 0)
+    return share
+
+
+def _mean(sums: Floats) -> Floats:
+    """(D, 2) sums of values and how many they are, to means (D,), NaN of none."""
+    return _share(sums[..., 0], sums[..., 1], np.nan)
+
+
+def _ranks(targets: Targets) -> NDArray[Any]:
+    assert targets.rank is not None
+    return targets.rank
+
+
+def _hit_rate(k: int) -> Metric:
+    return Metric(f"hr@{k}", True, ("rank",), _over_rows(lambda targets: _ranks(targets) <= k))
+
+
+def _ndcg(k: int) -> Metric:
+    """With one relevant item the ideal gain is 1: NDCG = 1 / log2(1 + rank) within the first K, else 0."""
+    return Metric(
+        f"ndcg@{k}",
+        True,
+        ("rank",),
+        _over_rows(lambda targets: (_ranks(targets) <= k) / np.log2(1.0 + _ranks(targets))),
     )
 
 
-def _ordered(scores: NDArray[Any]) -> NDArray[np.uint32]:
-    """Integers in the order of the scores, which float32 must hold exactly.
+def _reciprocal_rank(k: int) -> Metric:
+    return Metric(f"mrr@{k}", True, ("rank",), _over_rows(lambda targets: (_ranks(targets) <= k) / _ranks(targets)))
 
-    The bits of a positive float rise with it; those of a negative one fall, so all of them are flipped.
+
+def _user_recall(k: int) -> Metric:
+    """The mean over users of the share of their target rows within the first K: users count alike, not rows."""
+
+    def statistic(targets: Targets) -> Statistic:
+        hits, rows = targets.sums(_ranks(targets) <= k, np.ones(len(targets.row))).T
+        return Sums(np.stack([hits / rows, np.ones(targets.users)], axis=1), _mean)
+
+    return Metric(f"recall@{k}", True, ("rank",), statistic)
+
+
+def _coverage(k: int) -> Metric:
+    """The share of the catalogue that stands in some row's list.
+
+    A resample has fewer different lists than there are, and so always covers less: no interval comes of it.
     """
-    floats = scores.astype(np.float32)
-    floats += np.float32(0)  # -0.0 becomes 0.0
-    bits = floats.view(np.uint32)
-    flip = (floats.view(np.int32) >> 31).view(np.uint32) | np.uint32(1 << 31)
-    return bits ^ flip
+
+    def statistic(targets: Targets) -> Statistic:
+        assert targets.lists is not None
+        assert targets.item_counts is not None
+        covered = np.zeros(len(targets.item_counts), dtype=np.bool_)
+        covered[targets.lists[:, :k][targets.lists[:, :k] >= 0]] = True
+        share = float(covered.mean()) if len(covered) else float("nan")
+        return lambda weights: np.full(len(weights), share)
+
+    return Metric(f"coverage@{k}", True, ("lists", "item_counts"), statistic, resampled=False)
 
 
-def _fits_float32(scores: NDArray[Any]) -> bool:
-    if scores.dtype.kind in "iu":
-        return len(scores) == 0 or max(-int(scores.min()), int(scores.max())) <= 2**24
-    if scores.dtype.itemsize <= 4:
-        return True
-    with np.errstate(over="ignore"):
-        return all(
-            np.array_equal(scores[begin : begin + _CHUNK], scores[begin : begin + _CHUNK].astype(np.float32))
-            for begin in range(0, len(scores), _CHUNK)
-        )
+def _popularity(k: int) -> Metric:
+    """The mean number of training rows of the items in the lists."""
+
+    def statistic(targets: Targets) -> Statistic:
+        assert targets.lists is not None
+        assert targets.item_counts is not None
+        items = targets.lists[:, :k]  # (R, K)
+        listed = items >= 0
+        counts = np.where(listed, targets.item_counts[items], 0)  # item -1 is the last one, and not counted
+        return Sums(targets.sums(counts.sum(axis=1), listed.sum(axis=1)), _mean)
+
+    return Metric(f"popularity@{k}", None, ("lists", "item_counts"), statistic)
 
 
-def _ranks(values: NDArray[Any]) -> NDArray[np.uint32]:
-    """The place of each value among the different values (R,)."""
-    return np.unique(values, return_inverse=True)[1].astype(np.uint32)
+_AT_K: dict[str, Callable[[int], Metric]] = {
+    "hr": _hit_rate,
+    "ndcg": _ndcg,
+    "mrr": _reciprocal_rank,
+    "recall": _user_recall,
+    "coverage": _coverage,
+    "popularity": _popularity,
+}
 
-
-def _check(users: NDArray[Any] | None, labels: NDArray[Any], scores: NDArray[Any]) -> None:
-    if labels.ndim != 1 or scores.shape != labels.shape:
-        raise RectoolError(f"labels and scores must be two lists of one length, not {labels.shape} and {scores.shape}")
-    if users is not None and users.shape != labels.shape:
-        raise RectoolError(f"users must be as many as labels, not {users.shape} for {labels.shape}")
-    if users is not None and len(users) and users.dtype.kind not in "iu":
-        raise RectoolError(f"users must be integers, not {users.dtype}")
-    for name, values in (("labels", labels), ("scores", scores)):
-        if values.dtype.kind not in "biuf":
-            raise RectoolError(f"{name} must be numbers, not {values.dtype}")
-    if scores.dtype.kind == "f":
-        nan = np.isnan(scores)
-        if nan.any():
-            raise RectoolError(f"the score of row {nan.argmax()} (the first is row 0) is NaN")
-    known = (labels == 0) | (labels == 1)
-    if not np.all(known):
-        row = int(np.argmin(known))
-        raise RectoolError(f"the label of row {row} (the first is row 0) is {labels[row]}, not 0 or 1")
+_PROBABLE = ("label", "probability")
+_DECIDED = ("label", "probability", "threshold")
+CTR: dict[str, Metric] = {
+    found.name: found
+    for found in (
+        Metric("auc", True, ("label", "score"), _auc),
+        Metric("uauc", True, ("label", "score"), _uauc),
+        Metric("log_loss", False, _PROBABLE, _over_rows(_log_losses)),
+        Metric("accuracy", True, _DECIDED, _of_classes(_accuracy)),
+        Metric("precision", True, _DECIDED, _of_classes(_precision)),
+        Metric("recall", True, _DECIDED, _of_classes(_recall)),
+        Metric("f1", True, _DECIDED, _of_classes(_f1)),
+        Metric("macro_precision", True, _DECIDED, _of_classes(_macro(_precision))),
+        Metric("macro_recall", True, _DECIDED, _of_classes(_macro(_recall))),
+        Metric("macro_f1", True, _DECIDED, _of_classes(_macro(_f1))),
+        Metric("brier", False, _PROBABLE, _over_rows(lambda targets: (targets.label - _probabilities(targets)) ** 2)),
+        Metric("ece", False, _PROBABLE, _calibration),
+    )
+}
+"""Metrics of labelled rows, in the order of reports. Precision, recall and F1 are 0 where they would be 0 / 0."""

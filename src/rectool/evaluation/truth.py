@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rectool.evaluation.metrics import auc, uauc
+from rectool.evaluation.auc import auc, uauc
 
 
 def best_reachable(directory: Path) -> dict[str, dict[str, float | int | None]]:

@@ -1,0 +1,122 @@
+"""The settings of an evaluation: what each flag means, and its checks. Nothing heavy is imported here."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, fields
+from typing import ClassVar, Literal, TypeAlias
+
+from rectool.errors import RectoolError
+from rectool.settings import flag_name, setting
+
+Task: TypeAlias = Literal["ctr", "next-item"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measuring:
+    """What is measured, and how surely."""
+
+    panel: ClassVar[str] = "Measuring"
+
+    split: Literal["test", "valid", "train"] = setting("test", help="Which rows are targets.")
+    task: Task | None = setting(
+        None, help="Score labelled rows, or rank the catalogue for each row; by default what the model was trained for."
+    )
+    warm: str = setting(
+        "seen",
+        metavar="RULE",
+        help="Which rows are warm: 'seen' (user and item both have train rows) or 'count>N' (each more than N).",
+    )
+    draws: int = setting(1000, metavar="N", help="Bootstrap draws over users, for the intervals; 0 for none.")
+    confidence: float = setting(0.95, metavar="P", help="Of the intervals.")
+    repeats: int = setting(
+        1, metavar="N", help="Evaluate so often with seeds from --seed on, where scores depend on chance."
+    )
+
+    def __post_init__(self) -> None:
+        if self.warm != "seen" and not re.fullmatch(r"count>[0-9]{1,9}", self.warm.replace(" ", "")):
+            raise RectoolError(f"--warm {self.warm} is none of the forms seen and 'count>3'")
+        if self.draws < 0:
+            raise RectoolError(f"--draws {self.draws} must not be negative")
+        if not 0 < self.confidence < 1:
+            raise RectoolError(f"--confidence {self.confidence} must be between 0 and 1")
+        if self.repeats < 1:
+            raise RectoolError(f"--repeats {self.repeats} must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rating:
+    """What concerns --task ctr alone."""
+
+    panel: ClassVar[str] = "For --task ctr"
+
+    threshold: str = setting(
+        "0.5",
+        metavar="P",
+        help="Probability from which on a row is taken for liked; 'valid': that of the best F1 on validation rows.",
+    )
+
+    def __post_init__(self) -> None:
+        self.given()
+
+    def given(self) -> float | None:
+        """The threshold, None where it is chosen. Raises RectoolError for what is no probability."""
+        if self.threshold == "valid":
+            return None
+        try:
+            value = float(self.threshold)
+        except ValueError:
+            value = math.nan
+        if not 0 <= value <= 1:
+            raise RectoolError(f"--threshold {self.threshold} is neither a number from 0 to 1 nor valid")
+        return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranked:
+    """What concerns --task next-item alone."""
+
+    panel: ClassVar[str] = "For --task next-item"
+
+    k: str = setting("5,10,20", metavar="K,K", help="Lengths of the lists that metrics look at.")
+    exclude: Literal["none", "history", "train"] = setting(
+        "none",
+        help="Items that are no candidates: none, those of the user's earlier rows, or those of the user's train rows.",
+    )
+    targets: Literal["all", "liked"] = setting("all", help="All rows of the split, or those that are not disliked.")
+    topk: bool = setting(False, help="Also write topk.parquet: the best items of each row, as many as the largest K.")
+
+    def __post_init__(self) -> None:
+        self.ks()
+
+    def ks(self) -> tuple[int, ...]:
+        """The lengths, ascending. Raises RectoolError for what is no list of them."""
+        parts = [part.strip() for part in self.k.split(",")]
+        if not all(re.fullmatch(r"0*[1-9][0-9]{0,5}", part) for part in parts):
+            raise RectoolError(f"--k {self.k} is not a list of positive numbers such as 5,10,20")
+        return tuple(sorted({int(part) for part in parts}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Computing:
+    """Where scores are computed. None of it changes the result, beyond rounding."""
+
+    panel: ClassVar[str] = "Resources"
+
+    device: str = setting("auto", metavar="NAME", recorded=False, help="auto, cpu, cuda or cuda:1.")
+    batch_tokens: int | None = setting(
+        None, metavar="N", recorded=False, help="Items of histories that are encoded together, padding included."
+    )
+
+    def __post_init__(self) -> None:
+        if self.batch_tokens is not None and self.batch_tokens < 1:
+            raise RectoolError(f"--batch-tokens {self.batch_tokens} must be at least 1")
+
+
+def refuse_for_other_task(task: Task, rating: Rating, ranked: Ranked) -> None:
+    """Raises RectoolError for a flag that was given and means nothing to the task."""
+    group, other = (ranked, "next-item") if task == "ctr" else (rating, "ctr")
+    for field in fields(group):
+        if getattr(group, field.name) != field.default:
+            raise RectoolError(f"{flag_name(field.name)} is for --task {other}, but this is --task {task}")
