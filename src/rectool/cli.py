@@ -10,9 +10,10 @@ from typing import Annotated, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from rectool import __version__, console
-from rectool.commands import adopt, inspect, prep
-from rectool.errors import RectoolError
+from rectool import __version__, console, processes
+from rectool.commands import adopt, compare, inspect, prep, train_cf
+from rectool.commands import eval as evaluation
+from rectool.errors import RectoolError, Stopped
 
 OURS, MISTAKE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 
@@ -21,7 +22,7 @@ class PipelineOrder(TyperGroup):
     """Lists commands in the order in which data passes them."""
 
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
-        return sorted(self.commands, key=("prep", "inspect", "adopt").index)
+        return sorted(self.commands, key=("prep", "train-cf", "eval", "compare", "inspect", "adopt").index)
 
 
 app = typer.Typer(
@@ -33,6 +34,9 @@ app = typer.Typer(
     epilog="Start with: rectool prep synthetic --out data/synthetic",
 )
 app.add_typer(prep.app, name="prep")
+train_cf.register(app)
+evaluation.register(app)
+compare.register(app)
 inspect.register(app)
 adopt.register(app)
 
@@ -54,7 +58,7 @@ def rectool(
 
 
 def main() -> NoReturn:
-    """Run the command line and exit: 0 done, 1 our fault, 2 the user's mistake, 130 interrupted."""
+    """Run the command line and exit: 0 done, 1 our fault, 2 the user's mistake, 75 stopped, 130 interrupted."""
     signal.signal(signal.SIGTERM, _terminate)
     debug = "--debug" in sys.argv
     try:
@@ -63,17 +67,17 @@ def main() -> NoReturn:
         if code == INTERRUPTED:  # Typer keeps the interrupt to itself and returns this
             raise KeyboardInterrupt
     except RectoolError as problem:
-        if debug:
+        if debug and not isinstance(problem, Stopped):
             raise
-        console.error(str(problem))
+        _complain(str(problem))
         code = problem.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        console.error("interrupted; nothing was written")
+        _complain("interrupted; nothing was written")
         code = INTERRUPTED
     except OSError as problem:
         if debug:
             raise
-        console.error(" ".join(str(problem).split()))
+        _complain(" ".join(str(problem).split()))
         code = MISTAKE
     except Exception as problem:
         if debug:
@@ -98,14 +102,21 @@ def _explain(problem: Exception) -> int:
         message = " ".join(format_message().split()).rstrip(".").replace("Value error, ", "")
         if message:  # nothing was asked for: the help that was shown is the answer
             where = f"; see {context.command_path} --help" if context is not None else ""
-            console.error(message + where)
+            _complain(message + where)
         return MISTAKE
-    console.error(
-        f"{type(problem).__name__}: {' '.join(str(problem).split())} (a fault of rectool; --debug tells more)"
-    )
+    _complain(f"{type(problem).__name__}: {' '.join(str(problem).split())} (a fault of rectool; --debug tells more)")
     return OURS
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
-    console.error("terminated; nothing was written")
+    if processes.is_main():
+        console.error("terminated; nothing was written")
     sys.exit(TERMINATED)
+
+
+def _complain(message: str) -> None:
+    """One line; of several processes the main one tells what all of them see alike."""
+    if processes.is_main():
+        console.error(message)
+    elif processes.started():
+        console.error(f"process {processes.rank()}: {message}")

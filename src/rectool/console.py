@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 class _Mode:
     quiet: bool = False
     json: bool = False
+    live: Progress | None = None
+    """The bar that is on the terminal: lines go above it."""
 
 
 _mode = _Mode()
@@ -35,9 +37,13 @@ def configure(*, quiet: bool, json: bool) -> None:
 
 def say(message: str) -> None:
     """One line for people, on stderr."""
-    if not _mode.quiet:
-        sys.stderr.write(message + "\n")
-        sys.stderr.flush()
+    if _mode.quiet:
+        return
+    if _mode.live is not None:
+        _mode.live.console.print(message, markup=False, emoji=False, highlight=False, soft_wrap=True)
+        return
+    sys.stderr.write(message + "\n")
+    sys.stderr.flush()
 
 
 def error(message: str) -> None:
@@ -138,6 +144,34 @@ def transfer(doing: str, total: int | None, done: int = 0) -> Iterator[Callable[
             yield advance
     seconds = max(time.perf_counter() - started, 1e-9)
     say(f"{doing}: {received / 1e6:,.1f} MB ({(received - done) / 1e6 / seconds:,.1f} MB/s), {seconds:.1f} s")
+
+
+@contextmanager
+def progress(doing: str, total: int, done: int = 0, unit: str = "steps") -> Iterator[Callable[[int], None]]:
+    """A bar with rate and time left on a terminal, nothing elsewhere; yields a function to call with what was done."""
+    if _mode.quiet or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich import progress
+
+    class Rate(progress.ProgressColumn):
+        def render(self, task: progress.Task) -> str:
+            return "" if task.speed is None else f"{task.speed:,.1f} {unit}/s"
+
+    columns = (
+        progress.TextColumn("{task.description}", markup=False),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        Rate(),
+        progress.TimeRemainingColumn(),
+    )
+    with progress.Progress(*columns, console=_console(stderr=True), transient=True) as bar:
+        task = bar.add_task(doing, total=total, completed=done)
+        _mode.live = bar
+        try:
+            yield lambda count: bar.advance(task, count)
+        finally:
+            _mode.live = None
 
 
 @contextmanager

@@ -1,0 +1,145 @@
+"""`rectool train-cf`: a data set -> a collaborative model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from rectool import console
+from rectool.commands.flags import command
+from rectool.commands.making import make_artifact
+from rectool.commands.options import Talk, Train
+from rectool.errors import RectoolError
+from rectool.settings import setting
+from rectool.training.settings import Collaborative, Fit, Objective, Start
+
+if TYPE_CHECKING:
+    from rectool.artifacts import Artifact, Draft, Input, Manifest
+    from rectool.data.estimate import Plan
+    from rectool.training.start import ItemStart
+
+
+VECTORS = "embeddings.safetensors"
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is trained on."""
+
+    data: Path = setting(argument=True, recorded=False, help="The data set, made by rectool prep.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add `rectool train-cf`."""
+    command(
+        app,
+        "train-cf",
+        examples=[
+            "rectool train-cf data/ml-1m --model mf --out runs/mf",
+            "rectool train-cf data/ml-1m --model sasrec --epochs 50 --patience 5 --metric uauc --out runs/sasrec",
+            "rectool train-cf data/games --model sasrec --task next-item --loss sampled-softmax --negatives 512 "
+            "--out runs/games",
+        ],
+    )(train_cf)
+
+
+def train_cf(
+    data: Data, model: Collaborative, start: Start, objective: Objective, fit: Fit, make: Train, talk: Talk
+) -> None:
+    """Train a collaborative model: counts, factors, graphs or sequences."""
+    from rectool.artifacts import Input, open_artifact
+    from rectool.data.dataset import Dataset
+    from rectool.training.choice import choose
+    from rectool.training.estimate import estimate
+
+    dataset = Dataset(open_artifact(data.data, "dataset", elsewhere=make.parents()))
+    sources = [Input("dataset", data.data, artifact=dataset.artifact)]
+    vectors = None
+    if start.init_items is not None:
+        vectors = open_artifact(start.init_items, elsewhere=make.parents())
+        sources.append(Input("init-items", start.init_items, artifact=vectors))
+
+    def plan() -> Plan:
+        if vectors is not None:
+            _check_vectors(vectors, dataset.artifact)
+        choice = choose(dataset, model, objective, fit, start)
+        return estimate(dataset, choice, fit, [str(source.path) for source in sources])
+
+    def build(draft: Draft) -> None:
+        from rectool.devices import device_named
+        from rectool.training.checkpoint import Checkpoints
+        from rectool.training.run import Run
+        from rectool.training.train_cf import train
+
+        run = Run(
+            seed=make.seed,
+            device=device_named(fit.device),
+            checkpoints=Checkpoints(draft.checkpoints, make.keep),
+            resumed=draft.resumed,
+            max_seconds=make.max_seconds(),
+            checkpoint_seconds=60 * make.checkpoint_minutes,
+        )
+        choice = choose(dataset, model, objective, fit, start)
+        train(draft, dataset, choice, objective, fit, run, _start(vectors, start))
+
+    def inputs() -> list[Input]:
+        return sources
+
+    make_artifact(
+        "cf",
+        ["rectool", "train-cf"],
+        make,
+        [data, model, start, objective, fit],
+        plan=plan,
+        inputs=inputs,
+        build=build,
+        show=_show,
+    )
+
+
+def _check_vectors(vectors: Artifact, dataset: Artifact) -> None:
+    """Raises RectoolError for an artifact without item embeddings, or with those of other items."""
+    if VECTORS not in vectors.manifest.files:
+        raise RectoolError(
+            f"--init-items {vectors.path} is a {vectors.manifest.kind} artifact, which has no item embeddings; "
+            "name a semantic or cf artifact"
+        )
+    ours = dataset.manifest.digests["items"]
+    for parent in vectors.manifest.parents:
+        if parent.digests.get("items", ours) != ours:
+            raise RectoolError(
+                f"--init-items {vectors.path} has embeddings of other items: their digest is "
+                f"{parent.digests['items']}, that of {dataset.path} is {ours}"
+            )
+    theirs, items = vectors.manifest.counts["items"], dataset.manifest.counts["items"]
+    if theirs != items:
+        raise RectoolError(f"--init-items {vectors.path} has {theirs:,} items, {dataset.path} has {items:,}")
+
+
+def _start(vectors: Artifact | None, start: Start) -> ItemStart | None:
+    from safetensors.torch import load_file
+
+    from rectool.training.start import ItemStart
+
+    if vectors is None:
+        return None
+    return ItemStart(load_file(vectors.file(VECTORS))["item"], start.init_by)
+
+
+def _show(made: Manifest) -> None:
+    """The model beside the prior, which needs no training."""
+    found = made.metrics
+    columns = [(found["model"], found["valid"])]
+    if found["prior"] is not None:
+        prior = dict(found["prior"])
+        columns.append((f"{prior.pop('model')} (prior)", prior))
+    if not found["valid"]:
+        console.say("there are no validation rows to measure the model on")
+        return
+    rows = [
+        (name, *(f"{values[name]:.4f}" if name in values else "" for _, values in columns)) for name in found["valid"]
+    ]
+    console.table("validation", ("", *(name for name, _ in columns)), rows)

@@ -1,0 +1,1 @@
+"""Training: the one loop, what it minimises, and one file per command that trains."""
