@@ -44,7 +44,7 @@ for seed in $SEEDS; do
   # Histories: each row's own earlier likes. UAUC is what they are after, and validation follows it.
   train gru4rec --model gru4rec --weight-decay 1e-4 --epochs 20 --patience 5 --metric uauc
   train sasrec --model sasrec --epochs 20 --patience 5 --metric uauc
-  train din --model din --weight-decay 1e-3 --epochs 30 --patience 5
+  train din --model din --max-length 50 --weight-decay 1e-3 --epochs 30 --patience 5
 
   # Labels are few, and the order of what people watch says more of items than they do: embeddings learned from the
   # next item, behind a learned map, are a better start than chance.
@@ -53,7 +53,7 @@ for seed in $SEEDS; do
     --out "$OUT/models/next-item-$seed" --seed "$seed" --update --quiet
   train sasrec-pretrained --model sasrec --init-items "$OUT/models/next-item-$seed" --epochs 20 --patience 5 \
     --metric uauc
-  train din-pretrained --model din --init-items "$OUT/models/next-item-$seed" --epochs 30 --patience 5
+  train din-pretrained --model din --max-length 50 --init-items "$OUT/models/next-item-$seed" --epochs 30 --patience 5
 done
 
 rectool compare "$OUT/results" --baseline "$OUT/results/item-mean-${SEEDS%% *}" --group-seeds \

@@ -14,6 +14,8 @@ import pytest
 
 from rectool import cli, console
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tests run side by side
+
 
 @dataclass(frozen=True)
 class Outcome:

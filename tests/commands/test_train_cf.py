@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,15 @@ Command = Callable[..., Any]
 SHORT = ("--epochs", 2, "--batch-size", 128, "--learning-rate", 0.01)
 COUNTED = tuple(name for name in MODELS if model_class(name).counted)
 PAIRWISE = ("ncf", "din")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small steps in several processes at once are slowed down by threads that wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +187,7 @@ def test_the_manifest_says_how_it_was_made(data: Path, train: Command, tmp_path:
         (["--model", "mf", "--metric", "ndcg@10"], "--metric ndcg@10 is not measured for ctr"),
         (["--model", "mf", "--log-q"], "--robust, --log-q, --autoregressive and negatives are for --task next-item"),
         (["--model", "mf", "--epochs", 0], "--epochs 0 must be at least 1"),
+        (["--model", "mf", "--seed", -1], "--seed must not be negative, but is -1"),
         (["--model", "mf", "--init-by", "pca"], "--init-by pca needs --init-items"),
         (["--model", "mf", "--device", "abacus"], "--device abacus is not there"),
         (["--model", "mf", "--device", "meta"], "--device meta: rectool computes on cpu and cuda"),

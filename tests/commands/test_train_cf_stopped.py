@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from rectool.artifacts import folder, open_artifact, unfinished
 from rectool.training.loop import _Loop
@@ -20,6 +22,15 @@ Command = Callable[..., Any]
 OFTEN = ("--checkpoint-minutes", 0.0001)
 PATIENCE = 60.0
 STEPS = 300
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Here and in processes of our own: the same bits everywhere, and no waiting for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -51,7 +62,10 @@ def steps(out: Path) -> list[tuple[int, int]]:
 def killed(out: Path, *arguments: object) -> None:
     """Run the command by itself, and kill it in the middle of an epoch once it has a checkpoint from there."""
     command = [sys.executable, "-m", "rectool", *map(str, arguments)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment
+    ) as process:
         try:
             deadline = time.monotonic() + PATIENCE
             while not any(step > 2 and batch for step, batch in steps(out)):

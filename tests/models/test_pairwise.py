@@ -53,7 +53,8 @@ def test_din_is_its_formula(build: Any, sequences: Sequences) -> None:
                 x = torch.cat((h, target, h - target, h * target))
                 interest += through(nn.Sequential(model.activation_in, *model.activation_out), x) * h
             expected = through(model.output, torch.cat((interest, target, interest * target)))
-            torch.testing.assert_close(found[row, item], expected + model.user_bias.weight[USERS[row], 0] + model.bias()[item])
+            biases = model.user_bias.weight[USERS[row], 0] + model.bias()[item]
+            torch.testing.assert_close(found[row, item], expected + biases)
 
 
 @torch.no_grad()

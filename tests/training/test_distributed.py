@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -46,7 +47,8 @@ TROUBLES: dict[str, dict[str, Any]] = {
 def together(*command: object) -> subprocess.CompletedProcess[str]:
     """Run a module in two processes."""
     words = [sys.executable, "-m", *map(str, command)]
-    return subprocess.run(words, capture_output=True, text=True, timeout=240, check=False)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(words, capture_output=True, text=True, timeout=240, check=False, env=environment)
 
 
 @pytest.fixture(scope="module")

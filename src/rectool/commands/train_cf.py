@@ -55,6 +55,8 @@ def train_cf(
     from rectool.training.choice import choose
     from rectool.training.estimate import estimate
 
+    if make.seed < 0:
+        raise RectoolError(f"--seed must not be negative, but is {make.seed}")
     dataset = Dataset(open_artifact(data.data, "dataset", elsewhere=make.parents()))
     sources = [Input("dataset", data.data, artifact=dataset.artifact)]
     vectors = None

@@ -118,7 +118,7 @@ class Evaluation:
 
     def _repeats(self) -> int:
         asked = self.measuring.repeats
-        if asked > 1 and not getattr(self.trained.model, "stochastic", False):
+        if asked > 1 and not self.trained.model.stochastic:
             console.say(f"--repeats {asked}: scores of {self.trained.name} do not depend on chance; evaluated once")
             return 1
         return asked

@@ -17,7 +17,7 @@ from rectool.errors import RectoolError
 
 DEPTH = 2
 """How many levels below a folder results are looked for."""
-CONDITIONS = ("task", "split", "warm", "exclude", "k")
+CONDITIONS = ("task", "split", "warm", "targets", "exclude", "k")
 """Fields of metrics.json that must be equal for two results to be comparable."""
 
 

@@ -5,7 +5,8 @@
     logit = MLP([interest ; t ; interest * t]) (+ b_u + b_t + c)
 
 As in the paper the weights are not normalised, so that a long history of one taste says it louder.
-Of the user's profile, which the paper puts beside the history, only the bias b_u is there. A history without items has the interest 0.
+Of the user's profile, which the paper puts beside the history, only the bias b_u is there. A history
+without items has the interest 0.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class DeepInterestNetworkSettings:
     """Size of the embeddings, longest history, widths of both perceptrons, dropout, starting spread, item biases."""
 
     embedding_size: int = 32
-    max_length: int = 50
+    max_length: int = 25
     hidden_size: int = 64
     dropout: float = 0.0
     init_scale: float = 0.1

@@ -96,6 +96,7 @@ class Model(nn.Module, ABC):
         tasks: what it can be trained for.
         reads_history: whether scores depend on the row's history.
         counted: True where `observe` is all the training there is.
+        stochastic: whether it may score the same row otherwise the next time.
         logits: whether scores for CTR are logits, of which a sigmoid makes probabilities of label 1.
         defaults: of its settings, by task, where they are not those of `Settings`.
         choices: what to try on validation for settings that are None; `observe` needs them chosen.
@@ -105,6 +106,7 @@ class Model(nn.Module, ABC):
     tasks: ClassVar[tuple[str, ...]] = ("ctr", "next-item")
     reads_history: ClassVar[bool] = False
     counted: ClassVar[bool] = False
+    stochastic: ClassVar[bool] = False
     logits: ClassVar[bool] = True
     defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     choices: ClassVar[Mapping[str, tuple[float, ...]]] = {}

@@ -19,6 +19,7 @@ from rectool import console, processes
 from rectool.devices import autocast, precision_named
 from rectool.errors import RectoolError, Stopped
 from rectool.training.checkpoint import load_optimizer_state, optimizer_state
+from rectool.training.memory import keep_freed_memory
 from rectool.training.run import Fitted, Objective, Progress, Run
 from rectool.training.settings import Fit
 from rectool.training.stopping import StopRequests
@@ -44,6 +45,7 @@ def fit(objective: Objective, settings: Fit, run: Run) -> Fitted:
 
 class _Loop:
     def __init__(self, objective: Objective, settings: Fit, run: Run) -> None:
+        keep_freed_memory()
         self.objective, self.settings, self.run = objective, settings, run
         self.parameters = {name: p for name, p in objective.module.named_parameters() if p.requires_grad}
         if not self.parameters:
@@ -54,7 +56,7 @@ class _Loop:
         )
         self.dtype = precision_named(settings.precision, run.device)
         self.scaler = torch.amp.GradScaler(run.device.type, enabled=self.dtype == torch.float16)
-        self.stops = StopRequests(run.max_seconds)
+        self.stops = StopRequests(run.max_seconds if processes.is_main() else None)
         self.at = Progress(parts=settings.accumulate)
         self.best: dict[str, Tensor] = {}
         self.unchecked = torch.zeros((), dtype=torch.float64, device=run.device)  # losses not yet looked at
@@ -163,8 +165,12 @@ class _Loop:
         return total
 
     def _shared(self, loss: Tensor) -> tuple[Tensor, bool, bool]:
-        """Sum the loss and gradients over processes; whether to stop, and whether to save, as any process wishes."""
-        stop, save = self.stops.wanted(), time.monotonic() - self.saved_at >= self.run.checkpoint_seconds
+        """Sum the loss and gradients over processes; whether to stop, and whether to save.
+
+        Any process may have been told to stop; the main one's clock is that of all.
+        """
+        stop = self.stops.wanted()
+        save = processes.is_main() and time.monotonic() - self.saved_at >= self.run.checkpoint_seconds
         gradients = []
         for parameter in self.parameters.values():
             if parameter.grad is None:

@@ -19,7 +19,6 @@ from rectool.models.saved import Trained
 from rectool.training import losses
 from rectool.training.blocks import BlockSamples
 from rectool.training.losses import Robust, catalogue_loss
-from rectool.training.memory import keep_freed_memory
 from rectool.training.negatives import Negatives
 from rectool.training.rows import RowSamples
 from rectool.training.settings import Loss, Objective
@@ -55,7 +54,6 @@ class CatalogueObjective:
     ) -> None:
         self.trained, self.dataset, self.validation, self.device = trained, dataset, validation, device
         self.loss_name, self.log_q = loss, settings.log_q
-        keep_freed_memory()
         counts = torch.from_numpy(np.bincount(dataset.item[rows], minlength=dataset.items)).to(device)
         self.sampler = Negatives(dataset.items, counts if settings.negatives_by == "popularity" else None)
         self.count = settings.negatives or NEGATIVES.get(loss, 0)

@@ -154,7 +154,7 @@ class Fit:
     validate_epochs: float = setting(1.0, metavar="N", help="Epochs between validations.")
     validate_steps: int | None = setting(None, metavar="N", help="Steps between validations, instead of epochs.")
     validate_rows: int | None = setting(
-        None, metavar="N", help="Validation rows, at most, chosen at random; 20,000, or 1,000 where ranking is slow."
+        None, metavar="N", help="Validation rows, at most, chosen at random; 20,000, or 500 where ranking is slow."
     )
     precision: Literal["auto", "fp32", "fp16", "bf16"] = setting(
         "auto", help="auto: bf16 on a GPU that has it, fp16 on others, fp32 on a CPU."

@@ -18,7 +18,7 @@ from rectool.models.model import FactorModel
 from rectool.models.saved import Trained
 
 CUTOFF = 10
-ROWS, RANKED_BY_PAIRS = 20_000, 1_000
+ROWS, RANKED_BY_PAIRS = 20_000, 500
 
 
 class Validation:
