@@ -53,7 +53,7 @@ for seed in $SEEDS; do
     --out "$OUT/models/next-item-$seed" --seed "$seed" --update --quiet
   train sasrec-pretrained --model sasrec --init-items "$OUT/models/next-item-$seed" --epochs 20 --patience 5 \
     --metric uauc
-  train din-pretrained --model din --max-length 50 --init-items "$OUT/models/next-item-$seed" --epochs 30 --patience 5
+  train din-pretrained --model din --max-length 50 --dropout 0.5 --init-items "$OUT/models/next-item-$seed" --epochs 30 --patience 5
 done
 
 rectool compare "$OUT/results" --baseline "$OUT/results/item-mean-${SEEDS%% *}" --group-seeds \

@@ -64,10 +64,15 @@ class Bench:
                 draft.digests.update(digests.of_dataset(draft.path))
         return self.data[name]
 
-    def model(self, name: str, *, seed: int = 0, settings: Mapping[str, Any] | None = None) -> Path:
-        """A model with a training curve."""
+    def model(
+        self, name: str, *, seed: int = 0, settings: Mapping[str, Any] | None = None, start: Path | None = None
+    ) -> Path:
+        """A model with a training curve; `start`: what its items start from."""
         out = self.root / "models" / name
-        making = Making(["rectool", "train-cf"], settings or {"model": name}, seed, [self.parent("dataset", out, "cf")])
+        parents = [self.parent("dataset", out, "cf")]
+        if start is not None:
+            parents.append(Input("init-items", start, artifact=open_artifact(start)).parent(out, "cf"))
+        making = Making(["rectool", "train-cf"], settings or {"model": name}, seed, parents)
         with write(out, "cf", making) as draft:
             tables = {"user": np.ones((USERS, 2), np.float32), "item": np.ones((1, 2), np.float32)}
             save_file(tables, draft.path / "embeddings.safetensors")
@@ -619,3 +624,22 @@ def test_seeds_of_one_model_are_averaged(bench: Bench, rectool: Command) -> None
     assert group["metrics"][0]["spread"] == pytest.approx(0.04 / 2**0.5)
     alone = rectool("compare", "results/mf-32-seed-2", "--group-seeds", "--out", "alone", "--no-figures")
     assert "--group-seeds: no two results" in alone.stderr
+
+
+def test_seeds_of_models_that_start_from_seeds_of_another_are_tested_together(bench: Bench, rectool: Command) -> None:
+    results = bench.ctr()
+    for seed in (0, 1):
+        start = bench.model(f"next-{seed}", seed=seed, settings={"model": "next"})
+        model = bench.model(f"din-{seed}", seed=seed, settings={"model": "din"}, start=start)
+        bench.result(f"results/din-{seed}", {"auc": 0.77}, skill=0.9, model=model)
+    other = bench.model("popular", settings={"model": "popularity"})
+    model = bench.model("din-2", seed=2, settings={"model": "din"}, start=other)
+    bench.result("results/din-2", {"auc": 0.77}, model=model)
+    line = ["compare", "results", "--baseline", results["bias"], "--group-seeds", "--no-figures", "--draws", 200]
+    assert rectool(*line, "--out", "compared").code == 0
+    document = json.loads(Path("compared/comparison.json").read_text())
+    (group,) = document["seeds"]
+    assert group["runs"] == ["din-0", "din-1"]
+    assert group["metrics"][0]["difference"]["beyond_chance"]
+    shown = rectool(*line, "--out", "compared", "--update").stdout  # read back from comparison.json
+    assert "0.7700* ± 0.0000" in shown

@@ -181,3 +181,17 @@ def test_what_cannot_be_paired() -> None:
         paired("coverage@5", first, first)
     with pytest.raises(RectoolError, match="one draw at least"):
         paired("auc", first, first, draws=0)
+
+
+def test_of_several_first_models_the_mean_is_tested() -> None:
+    base, *seeds = (predictions(3, noise=noise) for noise in range(3))
+    mean = differences(["auc", "f1"], seeds, base, draws=50, threshold=(0.4, 0.5, 0.6))
+    for name in ("auc", "f1"):
+        alone = [
+            paired(name, each, base, draws=50, threshold=(limit, 0.6))
+            for each, limit in zip(seeds, (0.4, 0.5), strict=True)
+        ]
+        assert mean[name].value == pytest.approx(np.mean([each.value for each in alone]))
+        assert mean[name].low >= min(each.low for each in alone)
+        assert mean[name].high <= max(each.high for each in alone)
+    assert differences(["auc"], [base], seeds[0], draws=50) == differences(["auc"], base, seeds[0], draws=50)

@@ -102,9 +102,9 @@ def compare(results: Results, comparing: Comparing, make: Make, talk: Talk) -> N
         return comparisons.by_seed(found) if comparing.group_seeds else []
 
     def build(draft: Draft) -> None:
-        with console.step(f"comparing {len(found)} results"):
-            comparison = comparisons.compare(found, baseline, draws=comparing.draws, seed=make.seed)
         seeds = seeds_of()
+        with console.step(f"comparing {len(found)} results"):
+            comparison = comparisons.compare(found, baseline, seeds=seeds, draws=comparing.draws, seed=make.seed)
         made.append((comparison, seeds))
         tables.write(comparison, seeds, draft.path)
         draft.metrics.update(tables.summary(comparison))
@@ -114,7 +114,10 @@ def compare(results: Results, comparing: Comparing, make: Make, talk: Talk) -> N
 
     def show() -> None:
         comparison, seeds = made[0]
-        for grid in (*tables.grids(comparison, groups, metrics), *tables.seed_grids(seeds, groups, metrics)):
+        for grid in (
+            *tables.grids(comparison, groups, metrics),
+            *tables.seed_grids(comparison, seeds, groups, metrics),
+        ):
             _show(grid)
         for note in tables.notes(comparison):
             console.show(note)

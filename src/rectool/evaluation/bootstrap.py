@@ -108,53 +108,55 @@ def paired(
 
 def differences(
     names: Sequence[str],
-    first: Predictions,
+    first: Predictions | Sequence[Predictions],
     second: Predictions,
     rows: NDArray[Any] | None = None,
     *,
-    threshold: float | tuple[float, float] = 0.5,
+    threshold: float | Sequence[float] = 0.5,
     draws: int = DRAWS,
     seed: int = 0,
     confidence: float = CONFIDENCE,
 ) -> dict[str, Difference]:
     """The first model's metrics less the second's, tested by a paired bootstrap over users.
 
-    Both are taken under the same draws, of which each makes a difference. The p-value asks how many
-    of them are on the other side of 0, as if the interval were widened until it holds 0; with D draws
-    it is at least 2 / (1 + D). Two models alike have p = 1.
+    Of several first ones, such as the seeds of one model, the mean is taken. All are taken under the
+    same draws, of which each makes a difference. The p-value asks how many of them are on the other
+    side of 0, as if the interval were widened until it holds 0; with D draws it is at least
+    2 / (1 + D). Two models alike have p = 1.
 
     Args:
         names: of metrics, see `metrics.metric`; those of lists (coverage, popularity) cannot be paired.
         rows: (R,) bool or positions, the rows to compare on; None for all.
-        threshold: of both, or of each.
+        threshold: of all, or of each, the second's last.
 
     Raises:
         RectoolError: other rows or labels, no draws, an unknown metric, one that the predictions do not
             allow.
     """
-    if not np.array_equal(first.row, second.row):
-        raise RectoolError("results can be paired only on the same rows; evaluate both on the same data and split")
-    if not np.array_equal(first.label, second.label):
-        raise RectoolError("results can be paired only on the same labels; evaluate both on the same data")
+    firsts = [first] if isinstance(first, Predictions) else list(first)
+    for each in firsts:
+        if not np.array_equal(each.row, second.row):
+            raise RectoolError("results can be paired only on the same rows; evaluate both on the same data and split")
+        if not np.array_equal(each.label, second.label):
+            raise RectoolError("results can be paired only on the same labels; evaluate both on the same data")
     if draws < 1:
         raise RectoolError(f"a paired test needs one draw at least, not {draws}")
-    thresholds = threshold if isinstance(threshold, tuple) else (threshold, threshold)
-    ours, theirs = (
+    thresholds = [threshold] * (len(firsts) + 1) if isinstance(threshold, int | float) else threshold
+    every = [
         predictions.targets(rows, threshold=limit)
-        for predictions, limit in zip((first, second), thresholds, strict=True)
-    )
+        for predictions, limit in zip((*firsts, second), thresholds, strict=True)
+    ]
     statistics: list[Statistic] = []
     for name in names:
-        for targets in (ours, theirs):
+        for targets in every:
             metric(name).check(targets)
             statistics.append(metric(name).statistic(targets))
-    users = ours.users
-    drawn = replicates(statistics, users, draws, seed)
-    values = np.array([float(statistic(np.ones((1, users)))[0]) for statistic in statistics])
-    return {
-        name: _difference(values[2 * i] - values[2 * i + 1], drawn[2 * i] - drawn[2 * i + 1], users, confidence)
-        for i, name in enumerate(names)
-    }
+    users = every[0].users
+    shape = (len(names), len(every), -1)
+    drawn = replicates(statistics, users, draws, seed).reshape(shape)
+    values = np.array([statistic(np.ones((1, users))) for statistic in statistics]).reshape(shape)
+    drawn, values = (found[:, :-1].mean(1) - found[:, -1] for found in (drawn, values))
+    return {name: _difference(float(values[i, 0]), drawn[i], users, confidence) for i, name in enumerate(names)}
 
 
 def _difference(value: float, drawn: Floats, users: int, confidence: float) -> Difference:

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from rectool.artifacts import Artifact
+from rectool.artifacts.artifact import ancestors
 from rectool.errors import RectoolError
 from rectool.evaluation.bootstrap import DRAWS, Difference, differences
 from rectool.evaluation.groups import REPORTED
@@ -34,8 +36,8 @@ class Comparison:
         runs: in the order given.
         baseline: one of the runs, or None.
         groups, metrics: all that some run has, in a stated order.
-        differences: each other run against the baseline, by (name of the run, group, metric): the
-            run's value less the baseline's, tested.
+        differences: each other run, and the mean of each model's seeds, against the baseline, by (name of
+            the run or label of the seeds, group, metric): the value less the baseline's, tested.
         draws, seed: of the tests' bootstrap.
     """
 
@@ -73,9 +75,9 @@ class Comparison:
         known = [value for value in found if value is not None]
         return sum(known) / len(known) if len(known) == len(AVERAGED) else None
 
-    def beyond_chance(self, run: Run, group: str, metric: str) -> bool:
-        """Whether the run differs from the baseline with p < .05."""
-        difference = self.differences.get((run.name, group, metric))
+    def beyond_chance(self, name: str, group: str, metric: str) -> bool:
+        """Whether a run, or the mean of some seeds, differs from the baseline with p < .05."""
+        difference = self.differences.get((name, group, metric))
         return difference is not None and difference.p_value < SIGNIFICANCE
 
 
@@ -85,6 +87,10 @@ class Seeds:
 
     name: str
     runs: Sequence[Run]
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} ({len(self.runs)} seeds)"
 
     def mean(self, group: str, metric: str) -> float | None:
         """Mean over the runs; None where one has no value."""
@@ -120,12 +126,20 @@ def metrics_of(runs: Sequence[Run]) -> list[str]:
     return list(dict.fromkeys(metric for run in runs for _, metric in run.measures))
 
 
-def compare(runs: Sequence[Run], baseline: Run | None = None, *, draws: int = DRAWS, seed: int = 0) -> Comparison:
+def compare(
+    runs: Sequence[Run],
+    baseline: Run | None = None,
+    *,
+    seeds: Sequence[Seeds] = (),
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Comparison:
     """Compare results; against a baseline, test every metric of every group that has a better end.
 
     Args:
         runs: comparable ones, see `rectool.evaluation.runs.read`.
         baseline: one of the runs.
+        seeds: of which to test the mean, too.
         draws: of the bootstrap over users; 0 for no tests.
 
     Raises:
@@ -135,20 +149,23 @@ def compare(runs: Sequence[Run], baseline: Run | None = None, *, draws: int = DR
     found: dict[tuple[str, str, str], Difference] = {}
     if baseline is not None and draws:
         base = Predictions.read(baseline.artifact)
-        for run in runs:
-            if run is not baseline:
-                for group, name, difference in _tested(run, baseline, base, groups, metrics, draws, seed):
-                    found[run.name, group, name] = difference
+        tested = [(run.name, [run]) for run in runs] + [(each.label, list(each.runs)) for each in seeds]
+        for name, members in tested:
+            if baseline not in members:
+                for group, metric, difference in _tested(members, baseline, base, groups, metrics, draws, seed):
+                    found[name, group, metric] = difference
     return Comparison(runs, baseline, groups, metrics, found, draws, seed)
 
 
 def recall(document: Mapping[str, Any], runs: Sequence[Run], baseline: Run | None) -> Comparison:
     """The comparison of these runs that was written as `comparison.json`."""
+    lines = [(line["run"], line) for line in document["metrics"]]
+    lines += [(each["label"], line) for each in document["seeds"] for line in each["metrics"]]
     differences = {
-        (line["run"], line["group"], line["metric"]): Difference(
+        (name, line["group"], line["metric"]): Difference(
             **{field.name: line["difference"][field.name] for field in fields(Difference)}
         )
-        for line in document["metrics"]
+        for name, line in lines
         if line["difference"]
     }
     test = document["test"] or {"draws": 0, "seed": 0}
@@ -166,10 +183,8 @@ def by_seed(runs: Sequence[Run]) -> list[Seeds]:
     for run in runs:
         model = run.model()
         if model is not None:
-            made = model.manifest
-            parents = [(parent.role, parent.digests) for parent in made.parents]
-            key = json.dumps([made.kind, made.settings, parents, run.artifact.manifest.settings], sort_keys=True)
-            alike.setdefault(key, {}).setdefault(made.seed, run)
+            key = json.dumps([_recipe(model), run.artifact.manifest.settings], sort_keys=True)
+            alike.setdefault(key, {}).setdefault(model.manifest.seed, run)
     groups: dict[str, Seeds] = {}
     for by_its_seed in alike.values():
         members = list(by_its_seed.values())
@@ -180,6 +195,16 @@ def by_seed(runs: Sequence[Run]) -> list[Seeds]:
     return list(groups.values())
 
 
+def _recipe(artifact: Artifact) -> list[Any]:
+    """What an artifact is made of, seeds aside: its own, and those of the models that it is made from."""
+    made = artifact.manifest
+    parents: list[Any] = []
+    for parent, found in ancestors(artifact):
+        own = _recipe(found) if found is not None and parent.kind != "dataset" else parent.digests
+        parents.append([parent.role, own])
+    return [made.kind, made.settings, parents]
+
+
 def _common_name(runs: Sequence[Run]) -> str:
     """What the runs' names have in common, part by part: `mf-64` for `mf-64-seed-0` and `mf-64-seed-1`."""
     parts = zip(*(re.split(r"[-_/ =]+", run.name) for run in runs), strict=False)
@@ -188,29 +213,38 @@ def _common_name(runs: Sequence[Run]) -> str:
 
 
 def _tested(
-    run: Run, baseline: Run, base: Predictions, groups: Sequence[str], metrics: Sequence[str], draws: int, seed: int
+    runs: Sequence[Run],
+    baseline: Run,
+    base: Predictions,
+    groups: Sequence[str],
+    metrics: Sequence[str],
+    draws: int,
+    seed: int,
 ) -> Iterator[tuple[str, str, Difference]]:
-    predictions = Predictions.read(run.artifact)
-    pair = f"{run.artifact.path} and {baseline.artifact.path} cannot be paired"
-    if not np.array_equal(predictions.row, base.row):
-        raise RectoolError(
-            f"{pair}: they predict different rows ({len(predictions.row):,} and {len(base.row):,}); "
-            "evaluate both on the same rows"
-        )
-    thresholds = _threshold(run), _threshold(baseline)
+    """Tests of a run, or of the mean of several, against the baseline: group, metric, difference."""
+    every = []
+    for run in runs:
+        predictions = Predictions.read(run.artifact)
+        pair = f"{run.artifact.path} and {baseline.artifact.path} cannot be paired"
+        if not np.array_equal(predictions.row, base.row):
+            raise RectoolError(
+                f"{pair}: they predict different rows ({len(predictions.row):,} and {len(base.row):,}); "
+                "evaluate both on the same rows"
+            )
+        every.append(predictions)
+    thresholds = [_threshold(run) for run in (*runs, baseline)]
     for group in groups:
         rows = base.members(group)
         names = [
             name
             for name in metrics
-            if run.value(group, name) is not None
-            and baseline.value(group, name) is not None
-            and _can_be_tested(name, predictions, base)
+            if all(run.value(group, name) is not None for run in (*runs, baseline))
+            and _can_be_tested(name, *every, base)
         ]
         if not names or not rows.any():
             continue
         try:
-            tested = differences(names, predictions, base, rows, threshold=thresholds, draws=draws, seed=seed)
+            tested = differences(names, every, base, rows, threshold=thresholds, draws=draws, seed=seed)
         except RectoolError as problem:
             raise RectoolError(f"{pair}: {problem}") from problem
         for name, difference in tested.items():

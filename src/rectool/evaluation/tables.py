@@ -7,7 +7,7 @@ import io
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,14 +65,15 @@ def grids(comparison: Comparison, groups: Sequence[str], metrics: Sequence[str])
     return made
 
 
-def seed_grids(seeds: Sequence[Seeds], groups: Sequence[str], metrics: Sequence[str]) -> list[Grid]:
+def seed_grids(
+    comparison: Comparison, seeds: Sequence[Seeds], groups: Sequence[str], metrics: Sequence[str]
+) -> list[Grid]:
     """One table per group of mean ± standard deviation over the seeds of a model."""
     made = []
     for group in groups:
         shown = [name for name in metrics if any((group, name) in each.runs[0].measures for each in seeds)]
         rows = [
-            [Cell(f"{each.name} ({len(each.runs)} seeds)"), *(Cell(_with_spread(each, group, name)) for name in shown)]
-            for each in seeds
+            [Cell(each.label), *(Cell(_with_spread(comparison, each, group, name)) for name in shown)] for each in seeds
         ]
         if shown and rows:
             made.append(Grid(f"{group}, over seeds", ["model", *shown], rows))
@@ -107,7 +108,7 @@ def markdown(comparison: Comparison, seeds: Sequence[Seeds] = ()) -> str:
     lines = [f"# {_escaped(headline(first))}", ""]
     for grid in (
         *grids(comparison, comparison.groups, comparison.metrics),
-        *seed_grids(seeds, comparison.groups, comparison.metrics),
+        *seed_grids(comparison, seeds, comparison.groups, comparison.metrics),
     ):
         lines += [f"## {_escaped(grid.title)}", ""]
         lines.append("| " + " | ".join(map(_escaped, grid.columns)) + " |")
@@ -176,6 +177,7 @@ def document(comparison: Comparison, seeds: Sequence[Seeds] = ()) -> dict[str, A
         "seeds": [
             {
                 "name": each.name,
+                "label": each.label,
                 "runs": [run.name for run in each.runs],
                 "metrics": [
                     {
@@ -183,6 +185,7 @@ def document(comparison: Comparison, seeds: Sequence[Seeds] = ()) -> dict[str, A
                         "metric": metric,
                         "mean": each.mean(group, metric),
                         "spread": each.spread(group, metric),
+                        "difference": _tested(comparison, each.label, group, metric),
                     }
                     for group in comparison.groups
                     for metric in comparison.metrics
@@ -208,7 +211,7 @@ def summary(comparison: Comparison) -> dict[str, Any]:
         made["baseline"] = base.name
         made["mean_improvement"] = {run.name: comparison.mean_improvement(run, "all") for run in others}
         made["beyond_chance"] = {
-            run.name: [name for name in comparison.metrics if comparison.beyond_chance(run, "all", name)]
+            run.name: [name for name in comparison.metrics if comparison.beyond_chance(run.name, "all", name)]
             for run in others
         }
     return made
@@ -221,9 +224,16 @@ def headline(run: Run) -> str:
     return said + (f", warm: {warm}" if warm else "") + (f", excluded: {exclude}" if exclude else "")
 
 
+def _tested(comparison: Comparison, name: str, group: str, metric: str) -> dict[str, Any] | None:
+    """What the test against the baseline found for a run, or for the mean of some seeds."""
+    difference = comparison.differences.get((name, group, metric))
+    if difference is None:
+        return None
+    return {**asdict(difference), "beyond_chance": comparison.beyond_chance(name, group, metric)}
+
+
 def _figures(comparison: Comparison, run: Run, group: str, metric: str) -> dict[str, Any]:
     measure = run.measures[group, metric]
-    difference = comparison.differences.get((run.name, group, metric))
     return {
         "run": run.name,
         "group": group,
@@ -237,16 +247,7 @@ def _figures(comparison: Comparison, run: Run, group: str, metric: str) -> dict[
         "skipped_users": measure.skipped_users,
         "best": measure.value is not None and measure.value == comparison.best(group, metric),
         "improvement": comparison.improvement(run, group, metric),
-        "difference": {
-            "value": difference.value,
-            "low": difference.low,
-            "high": difference.high,
-            "p_value": difference.p_value,
-            "users": difference.users,
-            "beyond_chance": comparison.beyond_chance(run, group, metric),
-        }
-        if difference
-        else None,
+        "difference": _tested(comparison, run.name, group, metric),
     }
 
 
@@ -264,15 +265,16 @@ def _cell(comparison: Comparison, run: Run, group: str, metric: str) -> Cell:
     value = run.value(group, metric)
     if value is None:
         return Cell("")
-    mark = "*" if comparison.beyond_chance(run, group, metric) else ""
+    mark = "*" if comparison.beyond_chance(run.name, group, metric) else ""
     improvement = _percent(comparison.improvement(run, group, metric))
     text = _number(value) + mark + (f" ({improvement})" if improvement else "")
     return Cell(text, best=value == comparison.best(group, metric))
 
 
-def _with_spread(seeds: Seeds, group: str, metric: str) -> str:
+def _with_spread(comparison: Comparison, seeds: Seeds, group: str, metric: str) -> str:
     mean, spread = seeds.mean(group, metric), seeds.spread(group, metric)
-    return "" if mean is None or spread is None else f"{_number(mean)} ± {_number(spread)}"
+    mark = "*" if comparison.beyond_chance(seeds.label, group, metric) else ""
+    return "" if mean is None or spread is None else f"{_number(mean)}{mark} ± {_number(spread)}"
 
 
 def _number(value: float) -> str:
