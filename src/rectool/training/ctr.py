@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,61 +12,41 @@ from rectool.models.saved import Trained
 from rectool.training import losses
 from rectool.training.blocks import BlockSamples
 from rectool.training.rows import RowSamples
+from rectool.training.samples import SampledObjective
 from rectool.training.settings import Loss
 from rectool.training.validation import Validation
 
 LOSSES = {"bce": losses.pointwise_bce, "squared-error": losses.squared_error}
 
 
-class PointwiseObjective:
+class PointwiseObjective(SampledObjective[RowSamples]):
     """Each row by itself, with its own history."""
 
     def __init__(
         self, trained: Trained, dataset: Dataset, loss: Loss, validation: Validation, device: torch.device
     ) -> None:
-        self.trained, self.module, self.validation = trained, trained.model, validation
+        super().__init__(trained, RowSamples(dataset, labelled_rows(dataset), trained.history, device), validation)
         self.dataset, self.minimise = dataset, LOSSES[loss]
-        self.samples = RowSamples(dataset, labelled_rows(dataset), trained.history, device)
-
-    def batches(self, size: int, seed: tuple[int, ...]) -> list[NDArray[np.int64]]:
-        return self.samples.batches(size, seed)
-
-    def targets(self, batch: NDArray[np.int64]) -> int:
-        return len(batch)
 
     def loss(self, samples: NDArray[np.int64]) -> Tensor:
         columns = (self.dataset.user, self.dataset.item, self.dataset.label)
         users, items, labels = (self.samples.column(column, samples) for column in columns)
         return self.minimise(self.module.score(users, items, self.samples.sequences(samples)), labels)
 
-    def validate(self) -> Mapping[str, float]:
-        return self.validation(self.trained)
 
-
-class BlockwiseObjective:
+class BlockwiseObjective(SampledObjective[BlockSamples]):
     """Sequence models: rows of a user share one pass over the history, each seeing what stands before it."""
 
     def __init__(
         self, trained: Trained, dataset: Dataset, loss: Loss, validation: Validation, device: torch.device
     ) -> None:
-        self.trained, self.validation = trained, validation
+        super().__init__(trained, BlockSamples(trained, dataset, labelled_rows(dataset), device), validation)
         self.dataset, self.minimise = dataset, LOSSES[loss]
-        self.samples = BlockSamples(trained, dataset, labelled_rows(dataset), device)
-        self.module = self.samples.module
-
-    def batches(self, size: int, seed: tuple[int, ...]) -> list[NDArray[np.int64]]:
-        return self.samples.batches(size, seed)
-
-    def targets(self, batch: NDArray[np.int64]) -> int:
-        return self.samples.targets(batch)
 
     def loss(self, samples: NDArray[np.int64]) -> Tensor:
         queries, rows = self.samples.queries(samples)
         items, labels = (self.samples.column(column, rows) for column in (self.dataset.item, self.dataset.label))
-        return self.minimise((queries * self.module.keys(items)).sum(-1), labels)
-
-    def validate(self) -> Mapping[str, float]:
-        return self.validation(self.trained)
+        return self.minimise((queries * self.samples.module.keys(items)).sum(-1), labels)
 
 
 def labelled_rows(dataset: Dataset) -> NDArray[np.int64]:

@@ -5,8 +5,6 @@ Shapes: N targets, D embedding size, K negatives.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -21,6 +19,7 @@ from rectool.training.blocks import BlockSamples
 from rectool.training.losses import Robust, catalogue_loss
 from rectool.training.negatives import Negatives
 from rectool.training.rows import RowSamples
+from rectool.training.samples import S, SampledObjective
 from rectool.training.settings import Loss, Objective
 from rectool.training.validation import Validation
 
@@ -39,7 +38,7 @@ def training_targets(dataset: Dataset, autoregressive: bool) -> NDArray[np.int64
     return np.sort(np.concatenate((train, context[context < last[dataset.user[context]]])))
 
 
-class CatalogueObjective:
+class CatalogueObjective(SampledObjective[S]):
     """What all next-item objectives share: the loss of queries (N, D) whose target items are known."""
 
     def __init__(
@@ -48,11 +47,13 @@ class CatalogueObjective:
         dataset: Dataset,
         settings: Objective,
         loss: Loss,
+        samples: S,
         rows: NDArray[np.int64],
         validation: Validation,
         device: torch.device,
     ) -> None:
-        self.trained, self.dataset, self.validation, self.device = trained, dataset, validation, device
+        super().__init__(trained, samples, validation)
+        self.dataset, self.device = dataset, device
         self.loss_name, self.log_q = loss, settings.log_q
         counts = torch.from_numpy(np.bincount(dataset.item[rows], minlength=dataset.items)).to(device)
         self.sampler = Negatives(dataset.items, counts if settings.negatives_by == "popularity" else None)
@@ -62,9 +63,6 @@ class CatalogueObjective:
             if settings.robust
             else None
         )
-
-    def validate(self) -> Mapping[str, float]:
-        return self.validation(self.trained)
 
     @property
     def whole(self) -> bool:
@@ -108,7 +106,7 @@ class CatalogueObjective:
         return losses.sampled_softmax(positive, negative, negatives == targets[:, None], expected)
 
 
-class RowObjective(CatalogueObjective):
+class RowObjective(CatalogueObjective[RowSamples]):
     """Models that read no history, or read it together with the item: each target row by itself."""
 
     def __init__(
@@ -121,15 +119,8 @@ class RowObjective(CatalogueObjective):
         device: torch.device,
     ) -> None:
         rows = training_targets(dataset, settings.autoregressive)
-        super().__init__(trained, dataset, settings, loss, rows, validation, device)
-        self.module = trained.model
-        self.samples = RowSamples(dataset, rows, trained.history, device)
-
-    def batches(self, size: int, seed: tuple[int, ...]) -> list[NDArray[np.int64]]:
-        return self.samples.batches(size, seed)
-
-    def targets(self, batch: NDArray[np.int64]) -> int:
-        return len(batch)
+        samples = RowSamples(dataset, rows, trained.history, device)
+        super().__init__(trained, dataset, settings, loss, samples, rows, validation, device)
 
     def loss(self, samples: NDArray[np.int64]) -> Tensor:
         users = self.samples.column(self.dataset.user, samples)
@@ -148,7 +139,7 @@ class RowObjective(CatalogueObjective):
         return self.from_scores(scores[:, 0], scores[:, 1:], targets, negatives)
 
 
-class BlockObjective(CatalogueObjective):
+class BlockObjective(CatalogueObjective[BlockSamples]):
     """Sequence models: one pass over a block of history predicts all of its targets."""
 
     def __init__(
@@ -161,19 +152,12 @@ class BlockObjective(CatalogueObjective):
         device: torch.device,
     ) -> None:
         rows = training_targets(dataset, settings.autoregressive)
-        super().__init__(trained, dataset, settings, loss, rows, validation, device)
-        self.samples = BlockSamples(trained, dataset, rows, device)
-        self.module = self.samples.module
-
-    def batches(self, size: int, seed: tuple[int, ...]) -> list[NDArray[np.int64]]:
-        return self.samples.batches(size, seed)
-
-    def targets(self, batch: NDArray[np.int64]) -> int:
-        return self.samples.targets(batch)
+        samples = BlockSamples(trained, dataset, rows, device)
+        super().__init__(trained, dataset, settings, loss, samples, rows, validation, device)
 
     def loss(self, samples: NDArray[np.int64]) -> Tensor:
         queries, rows = self.samples.queries(samples)
         targets = self.samples.column(self.dataset.item, rows)
         negatives = self.drawn(targets)
-        keys = self.module.keys(self.needed(targets, negatives))
+        keys = self.samples.module.keys(self.needed(targets, negatives))
         return self.from_keys(queries, keys, targets, negatives)

@@ -30,6 +30,9 @@ class RowSamples:
     def batches(self, size: int, seed: tuple[int, ...]) -> list[NDArray[np.int64]]:
         return shuffled_batches(self.lengths, np.ones(len(self.rows), np.int64), size, seed)
 
+    def targets(self, batch: NDArray[np.int64]) -> int:
+        return len(batch)
+
     def column(self, values: NDArray[np.generic], samples: NDArray[np.int64]) -> Tensor:
         """A column of the log for some samples, (B,) int64."""
         return torch.from_numpy(values[self.rows[samples]]).to(self.device, torch.int64)
