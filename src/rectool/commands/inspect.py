@@ -75,7 +75,8 @@ def _show(artifact: Artifact, origin: Node, *, verified: bool) -> None:
         f"{artifact.path}: {made.kind}, made {made.run.get('started', 'some time ago')} by rectool {made.rectool}"
     )
     console.show(f"digest {made.digests['artifact']}" + (" (verified)" if verified else ""))
-    console.table("counts", ("", ""), [(name, f"{count:,}") for name, count in made.counts.items()])
+    if made.counts:
+        console.table("counts", ("", ""), [(name, f"{count:,}") for name, count in made.counts.items()])
     if made.kind == "dataset" and "splits" in made.metrics:
         from rectool.data import statistics
 
