@@ -79,11 +79,13 @@ def main() -> NoReturn:
             raise
         _complain(" ".join(str(problem).split()))
         code = MISTAKE
+    except SystemExit as end:
+        code = end.code
     except Exception as problem:
         if debug:
             raise
         code = _explain(problem)
-    sys.exit(code if isinstance(code, int) else 0)
+    processes.end(code if isinstance(code, int) else 0)
 
 
 def _refuse_undecodable(arguments: list[str]) -> None:

@@ -66,6 +66,7 @@ def main(data: str, cases: str, out: str) -> None:
     for name, case in json.loads(Path(cases).read_text()).items():
         run(dataset, name, case, Path(out))
     processes.close()
+    processes.end(0)
 
 
 if __name__ == "__main__":
