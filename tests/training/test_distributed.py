@@ -122,7 +122,19 @@ def test_the_whole_command(tiny: Path, rectool: Callable[..., Any], tmp_path: Pa
     """Out of time, refused to one process, and finished by two: one artifact, equal to that of one process."""
     out, alone = tmp_path / "out", tmp_path / "alone"
     words = ("train-cf", tiny, "--model", "sasrec", "--embedding-size", 8, "--heads", 2, "--dropout", 0)
-    words = (*words, "--task", "next-item", "--steps", 300, "--patience", 0, "--learning-rate", 0.01)
+    words = (
+        *words,
+        "--task",
+        "next-item",
+        "--steps",
+        200,
+        "--validate-steps",
+        1,
+        "--patience",
+        0,
+        "--learning-rate",
+        0.01,
+    )
     launcher = ("accelerate.commands.launch", "--multi_gpu", "--num_processes", 2, "--num_machines", 1)
     launcher = (*launcher, "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", 0, "-m")
 
@@ -144,7 +156,7 @@ def test_the_whole_command(tiny: Path, rectool: Callable[..., Any], tmp_path: Pa
     assert done.stderr.count(f"going on from the checkpoint of step {step}") == 1
     made = open_artifact(out, "cf", verify=True)
     assert made.manifest.run["world_size"] == 2
-    assert made.manifest.metrics["steps"] == 300
+    assert made.manifest.metrics["steps"] == 200
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
     assert rectool(*words, "--batch-size", 16, "--out", alone).code == 0
