@@ -5,6 +5,8 @@ Shapes: N targets, D embedding size, K negatives.
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -47,12 +49,11 @@ class CatalogueObjective(SampledObjective[S]):
         dataset: Dataset,
         settings: Objective,
         loss: Loss,
-        samples: S,
-        rows: NDArray[np.int64],
         validation: Validation,
         device: torch.device,
     ) -> None:
-        super().__init__(trained, samples, validation)
+        rows = training_targets(dataset, settings.autoregressive)
+        super().__init__(trained, self.made_of(trained, dataset, rows, device), validation)
         self.dataset, self.device = dataset, device
         self.loss_name, self.log_q = loss, settings.log_q
         counts = torch.from_numpy(np.bincount(dataset.item[rows], minlength=dataset.items)).to(device)
@@ -63,6 +64,10 @@ class CatalogueObjective(SampledObjective[S]):
             if settings.robust
             else None
         )
+
+    @abstractmethod
+    def made_of(self, trained: Trained, dataset: Dataset, rows: NDArray[np.int64], device: torch.device) -> S:
+        """The samples that hold these target rows (N,) of the log."""
 
     @property
     def whole(self) -> bool:
@@ -109,18 +114,8 @@ class CatalogueObjective(SampledObjective[S]):
 class RowObjective(CatalogueObjective[RowSamples]):
     """Models that read no history, or read it together with the item: each target row by itself."""
 
-    def __init__(
-        self,
-        trained: Trained,
-        dataset: Dataset,
-        settings: Objective,
-        loss: Loss,
-        validation: Validation,
-        device: torch.device,
-    ) -> None:
-        rows = training_targets(dataset, settings.autoregressive)
-        samples = RowSamples(dataset, rows, trained.history, device)
-        super().__init__(trained, dataset, settings, loss, samples, rows, validation, device)
+    def made_of(self, trained: Trained, dataset: Dataset, rows: NDArray[np.int64], device: torch.device) -> RowSamples:
+        return RowSamples(dataset, rows, trained.history, device)
 
     def loss(self, samples: NDArray[np.int64]) -> Tensor:
         users = self.samples.column(self.dataset.user, samples)
@@ -142,18 +137,10 @@ class RowObjective(CatalogueObjective[RowSamples]):
 class BlockObjective(CatalogueObjective[BlockSamples]):
     """Sequence models: one pass over a block of history predicts all of its targets."""
 
-    def __init__(
-        self,
-        trained: Trained,
-        dataset: Dataset,
-        settings: Objective,
-        loss: Loss,
-        validation: Validation,
-        device: torch.device,
-    ) -> None:
-        rows = training_targets(dataset, settings.autoregressive)
-        samples = BlockSamples(trained, dataset, rows, device)
-        super().__init__(trained, dataset, settings, loss, samples, rows, validation, device)
+    def made_of(
+        self, trained: Trained, dataset: Dataset, rows: NDArray[np.int64], device: torch.device
+    ) -> BlockSamples:
+        return BlockSamples(trained, dataset, rows, device)
 
     def loss(self, samples: NDArray[np.int64]) -> Tensor:
         queries, rows = self.samples.queries(samples)
