@@ -16,7 +16,10 @@ import typer
 from rectool import __version__, cli
 
 ROOT = Path(__file__).parents[1]
-HEAVY = {"torch", "pandas", "sklearn", "numpy", "pyarrow", "duckdb", "transformers", "scipy", "polars", "matplotlib"}
+HEAVY = {
+    *("torch", "pandas", "sklearn", "numpy", "pyarrow", "duckdb", "scipy", "polars", "matplotlib"),
+    *("transformers", "tokenizers", "peft", "accelerate", "huggingface_hub"),
+}
 
 
 def commands() -> dict[str, Any]:
@@ -171,8 +174,8 @@ def test_no_colour_codes_under_no_color(tmp_path: Path) -> None:
 
 def test_imports_go_one_way() -> None:
     order = [
-        *("cli", "commands", "training", "evaluation", "models", "data", "artifacts", "devices", "plots"),
-        *("processes", "console", "settings", "errors"),
+        *("cli", "commands", "training", "evaluation", "llm", "prompts", "models", "data", "artifacts", "devices"),
+        *("plots", "processes", "console", "stopping", "caches", "settings", "errors"),
     ]
     for path in (ROOT / "src/rectool").rglob("*.py"):
         layer = path.relative_to(ROOT / "src/rectool").parts[0].removesuffix(".py")

@@ -73,6 +73,11 @@ class Workshop:
         (folder / "config.json").write_text(json.dumps({"model": "mf"}))
         return folder
 
+    def fill_llm(self, folder: Path) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "model.json").write_text(json.dumps({"version": 1}))
+        return folder
+
     def fill_result(
         self,
         folder: Path,
@@ -110,7 +115,7 @@ class Workshop:
         inputs = [self.input(parent) for parent in parents]
         making = Making(["rectool", "made"], {}, seed, [item.parent(out, kind) for item in inputs])
         with write(out, kind, making) as draft:
-            {"semantic": self.fill_semantic, "cf": self.fill_cf, "result": self.fill_result}[kind](draft.path)
+            getattr(self, f"fill_{kind}")(draft.path)
         return out
 
     def input(self, path: Path) -> Input:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
 
-from rectool.artifacts import Making, adopting, binding, lineage, open_artifact, write
+from rectool.artifacts import Input, Making, adopting, binding, lineage, open_artifact, write
 from rectool.errors import RectoolError
 
 ROWS = [
@@ -163,6 +163,33 @@ def test_other_items_are_refused_by_all(workshop: Any) -> None:
 def test_an_artifact_binds_to_the_whole_of_what_is_no_dataset(workshop: Any) -> None:
     semantic = open_artifact(workshop.child("sem", "semantic", workshop.dataset("data")))
     assert binding(semantic, "cf") == {"artifact": semantic.manifest.digests["artifact"]}
+
+
+def test_a_language_model_may_be_used_with_another_data_set_but_is_made_again_for_it(workshop: Any) -> None:
+    data = workshop.dataset("data")
+    llm = workshop.child("llm", "llm", data)
+    parent = open_artifact(llm).manifest.parents[0]
+    assert parent.digests.keys() == {"items", "interactions"}
+    assert workshop.input(data).unchanged(parent, "llm")
+
+    workshop.dataset("data", replace=True, titles=["Alien", "Heat", "Brazil"])
+    assert open_artifact(llm).parent("dataset").path == llm / "../data"
+    assert not workshop.input(data).unchanged(parent, "llm")
+
+
+def test_a_model_of_a_hub_is_known_by_name_and_commit(workshop: Any, rectool: Callable[..., Any]) -> None:
+    backbone = Input("backbone", Path("maker/model"), commit="abc123")
+    out = workshop.root / "llm"
+    with write(out, "llm", Making(["rectool", "made"], {}, 0, [backbone.parent(out, "llm")])) as draft:
+        workshop.fill_llm(draft.path)
+    (parent,) = open_artifact(out).manifest.parents
+    assert (parent.kind, parent.path, parent.digests) == ("hub", "maker/model", {"commit": "abc123"})
+    assert backbone.unchanged(parent, "llm")
+    assert not Input("backbone", Path("maker/model"), commit="def456").unchanged(parent, "llm")
+    with pytest.raises(RectoolError, match="its backbone maker/model is no artifact"):
+        open_artifact(out).parent("backbone")
+    assert "backbone: maker/model (hub, commit abc123)" in rectool("inspect", out).stdout
+    assert rectool("inspect", out, "--verify").code == 0
 
 
 def test_a_dataset_without_its_digests_binds_nothing(workshop: Any) -> None:

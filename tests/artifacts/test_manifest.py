@@ -221,8 +221,8 @@ def bad(workshop: Any, edit: Callable[..., None]) -> Callable[..., str]:
 
 
 def test_an_unknown_kind_says_who_wrote_it(bad: Callable[..., str]) -> None:
-    assert "is of kind 'llm', written by rectool 7.0; this rectool knows only dataset, cf" in bad(
-        lambda value: value.update(kind="llm", rectool="7.0")
+    assert "is of kind 'graph', written by rectool 7.0; this rectool knows only dataset, cf" in bad(
+        lambda value: value.update(kind="graph", rectool="7.0")
     )
 
 

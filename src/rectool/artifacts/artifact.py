@@ -38,12 +38,16 @@ class Artifact:
         """
         for parent in self.manifest.parents:
             if parent.role == role:
+                if not parent.is_artifact:
+                    raise RectoolError(f"{self.path}: its {role} {parent.path} is no artifact")
                 return self._open_parent(parent)
         roles = ", ".join(parent.role for parent in self.manifest.parents) or "none"
         raise RectoolError(f"{self.path} has no parent {role!r}; its parents are: {roles}")
 
     def parent_path(self, parent: Parent) -> Path:
-        """Where a parent is expected: as named by hand, else relative to this artifact."""
+        """Where a parent is expected: as named by hand, else relative to this artifact; a model of a hub by its name."""
+        if parent.kind == manifest.HUB:
+            return self.elsewhere.get(parent.role, Path(parent.path))
         return self.elsewhere.get(parent.role, self.path / parent.path)
 
     def verify(self) -> None:
@@ -78,7 +82,10 @@ class Artifact:
 
     def check_parent(self, parent: Parent, opened: Artifact) -> None:
         """Raises RectoolError, naming both digests, if `opened` is not what this artifact was made from."""
+        free = kinds.named(self.manifest.kind).follows if parent.kind == "dataset" else ()
         for name, digest in parent.digests.items():
+            if name in free:
+                continue
             found = opened.manifest.digests.get(name, "absent")
             if found != digest:
                 raise RectoolError(
@@ -157,7 +164,7 @@ def _open(path: Path, kind: str | None, elsewhere: Mapping[str, Path], below: tu
             said = f"{found.counts[name]:,}" if name in found.counts else "an unknown number of"
             raise RectoolError(f"{path} should have {said} {name}, but its files have {count:,}")
     for parent in found.parents:
-        if parent.kind != manifest.RAW and (parent.role in elsewhere or _is_there(artifact.parent_path(parent))):
+        if parent.is_artifact and (parent.role in elsewhere or _is_there(artifact.parent_path(parent))):
             artifact.parent(parent.role)
     return artifact
 
@@ -172,8 +179,9 @@ def manifest_exists(directory: Path) -> bool:
 
 
 def binding(parent: Artifact, kind: str) -> dict[str, str]:
-    """What of a parent binds an artifact of a kind: of a data set its sub-digests, else all of it."""
-    names = kinds.named(kind).binds if parent.manifest.kind == "dataset" else ("artifact",)
+    """What of a parent an artifact of a kind records: of a data set its sub-digests, else all of it."""
+    child = kinds.named(kind)
+    names = (*child.binds, *child.follows) if parent.manifest.kind == "dataset" else ("artifact",)
     for name in names:
         if name not in parent.manifest.digests:
             raise RectoolError(f"{parent.path / manifest.NAME} is damaged: it has no field digests[{name!r}]")
@@ -181,9 +189,9 @@ def binding(parent: Artifact, kind: str) -> dict[str, str]:
 
 
 def ancestors(artifact: Artifact) -> Iterator[tuple[Parent, Artifact | None]]:
-    """Each parent of an artifact with the artifact itself, or None for raw files and what is not there."""
+    """Each parent of an artifact with the artifact itself, or None for what is none and for what is not there."""
     for parent in artifact.manifest.parents:
-        present = parent.kind != manifest.RAW and _is_there(artifact.parent_path(parent))
+        present = parent.is_artifact and _is_there(artifact.parent_path(parent))
         yield parent, artifact.parent(parent.role) if present else None
 
 

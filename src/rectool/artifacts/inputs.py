@@ -9,24 +9,27 @@ from pathlib import Path
 
 from rectool.artifacts import digests, folder
 from rectool.artifacts.artifact import Artifact, binding
-from rectool.artifacts.manifest import RAW, Manifest, Parent
+from rectool.artifacts.manifest import HUB, RAW, Manifest, Parent
 from rectool.errors import RectoolError
 
 
 @dataclass(frozen=True)
 class Input:
-    """A raw file or an artifact that a command reads.
+    """A raw file, an artifact, or a model of a hub that a command reads.
 
     Attributes:
         role: what it is to the new artifact, such as `ratings` or `dataset`.
+        path: the name of a model of a hub stands here as it is.
         url: where a raw file was downloaded from, if it was.
-        artifact: the opened artifact, or None for a raw file.
+        artifact: the opened artifact, if it is one.
+        commit: of a model of a hub, if it is one.
     """
 
     role: str
     path: Path
     url: str | None = None
     artifact: Artifact | None = None
+    commit: str | None = None
 
     def bytes(self) -> int:
         """Size of the raw file. Raises RectoolError where it cannot be read."""
@@ -34,6 +37,8 @@ class Input:
 
     def parent(self, out: Path, kind: str) -> Parent:
         """The record of this input in the manifest of an artifact of `kind` at `out`; hashes a raw file."""
+        if self.commit is not None:
+            return Parent(self.role, HUB, self.path.as_posix(), {"commit": self.commit})
         path = Path(os.path.relpath(folder.real(self.path), folder.real(out))).as_posix()
         if self.artifact is not None:
             return Parent(self.role, self.artifact.manifest.kind, path, binding(self.artifact, kind))
@@ -45,6 +50,8 @@ class Input:
         """Whether this is what a manifest records; a raw file of the same size and time is not hashed again."""
         if self.artifact is not None:
             return parent.kind == self.artifact.manifest.kind and parent.digests == binding(self.artifact, kind)
+        if self.commit is not None:
+            return (parent.kind, parent.path, parent.digests) == (HUB, self.path.as_posix(), {"commit": self.commit})
         stat = self._stat()
         if parent.kind != RAW or parent.bytes != stat.st_size:
             return False

@@ -45,6 +45,7 @@ class Kind:
         files: by name.
         optional: names of files that may be absent.
         binds: the sub-digests of its data set that must not change under it.
+        follows: those whose change has `--update` make it again, although it may be used with another data set.
         made_by: the command to name where one is missing.
     """
 
@@ -53,6 +54,7 @@ class Kind:
     files: Mapping[str, TableFile | TensorFile | DocumentFile]
     made_by: str
     binds: tuple[str, ...] = ()
+    follows: tuple[str, ...] = ()
     optional: frozenset[str] = frozenset()
 
 
@@ -85,6 +87,33 @@ KINDS: dict[str, Kind] = {
             made_by="rectool train-cf",
             binds=("users", "items", "training"),
             optional=frozenset({"curve.parquet"}),
+        ),
+        Kind(
+            name="backbone",
+            version=1,
+            files={
+                "config.json": DocumentFile(),
+                "model.safetensors": TensorFile(),
+                "tokenizer.json": DocumentFile(),
+                "tokenizer_config.json": DocumentFile(),
+                "curve.parquet": TableFile(schemas.CURVE, rows="curve_points"),
+            },
+            made_by="rectool prep backbone",
+            follows=("items", "training"),
+            optional=frozenset({"curve.parquet"}),
+        ),
+        Kind(
+            name="llm",
+            version=1,
+            files={
+                "model.json": DocumentFile(),
+                "adapter_config.json": DocumentFile(),
+                "adapter_model.safetensors": TensorFile(),
+                "curve.parquet": TableFile(schemas.CURVE, rows="curve_points"),
+            },
+            made_by="rectool tune-lora",
+            follows=("items", "interactions"),
+            optional=frozenset({"adapter_config.json", "adapter_model.safetensors", "curve.parquet"}),
         ),
         Kind(
             name="semantic",

@@ -11,17 +11,17 @@ from pathlib import Path
 
 from rectool.artifacts import digests, folder
 from rectool.artifacts.artifact import Artifact, ancestors
-from rectool.artifacts.manifest import RAW, Parent
+from rectool.artifacts.manifest import HUB, RAW, Parent
 from rectool.errors import RectoolError
 
 
 @dataclass(frozen=True)
 class Node:
-    """One artifact or raw file in the lineage.
+    """One artifact, raw file or model of a hub in the lineage.
 
     Attributes:
         parent: how its child records it; None for the artifact that was asked for.
-        artifact: None for a raw file, and for an artifact that is not where it was.
+        artifact: None for a raw file, a model of a hub, and an artifact that is not where it was.
     """
 
     path: Path
@@ -29,8 +29,12 @@ class Node:
     artifact: Artifact | None = None
     children: list[Node] = field(default_factory=list)
 
+    @property
+    def is_on_hub(self) -> bool:
+        return self.parent is not None and self.parent.kind == HUB
+
     def is_there(self) -> bool:
-        return self.path.exists()
+        return self.is_on_hub or self.path.exists()
 
     @cached_property
     def is_unchanged(self) -> bool:

@@ -19,6 +19,8 @@ LIMIT_BYTES = 64 << 20
 T = TypeVar("T")
 RAW = "raw"
 """Kind of a parent that is a file from outside rather than an artifact."""
+HUB = "hub"
+"""Kind of a parent that is a model of a hub: it is known by its name and commit, and not hashed."""
 
 
 @dataclass(frozen=True)
@@ -31,18 +33,22 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class Parent:
-    """What an artifact was made of: another artifact, or a raw file."""
+    """What an artifact was made of: another artifact, a raw file, or a model of a hub."""
 
     role: str
     kind: str
     path: str
-    """Relative to the artifact's folder, with forward slashes."""
+    """Relative to the artifact's folder, with forward slashes; of a model of a hub its name there."""
     digests: dict[str, str]
-    """What binds: an artifact's sub-digests by name, or `file` for a raw file."""
+    """What binds: an artifact's sub-digests by name, `file` for a raw file, `commit` for a model of a hub."""
     bytes: int | None = None
     modified: int | None = None
     """Of a raw file: nanoseconds since 1970. With `bytes`, saves hashing it again."""
     url: str | None = None
+
+    @property
+    def is_artifact(self) -> bool:
+        return self.kind not in (RAW, HUB)
 
 
 @dataclass(frozen=True)

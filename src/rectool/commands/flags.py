@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import typer
 
 from rectool import processes
-from rectool.commands.options import Train
+from rectool.commands.options import Resumable
 from rectool.errors import RectoolError
 from rectool.settings import flag_name
 
@@ -47,9 +47,9 @@ def command(
                 value = values[field.name]
                 arguments[parameter][field.name] = tuple(value) if isinstance(value, list) else value
             settings = {parameter: kind(**arguments[parameter]) for parameter, kind in groups.items()}
-            processes.together(lambda: function(**settings), everywhere=trains)
+            processes.together(lambda: function(**settings), everywhere=resumable)
 
-        trains = any(issubclass(kind, Train) for kind in groups.values())
+        resumable = any(issubclass(kind, Resumable) for kind in groups.values())
         parameters = [_parameter(groups[parameter], field) for parameter, field in owners]
         parameters.sort(key=lambda parameter: parameter.default is not inspect.Parameter.empty)
         run.__name__ = function.__name__

@@ -106,12 +106,15 @@ def _line(node: Node, *, verify: bool) -> str:
     kind = node.artifact.manifest.kind if node.artifact else node.parent.kind if node.parent else ""
     role = f"{node.parent.role}: " if node.parent else ""
     source = f" from {node.parent.url}" if node.parent and node.parent.url else ""
-    return f"{role}{os.path.relpath(node.path)} ({kind}, {_state(node, verify=verify)}){source}"
+    name = node.path if node.is_on_hub else os.path.relpath(node.path)
+    return f"{role}{name} ({kind}, {_state(node, verify=verify)}){source}"
 
 
 def _state(node: Node, *, verify: bool) -> str:
     if not node.is_there():
         return "not there any more"
+    if node.parent is not None and node.is_on_hub:
+        return f"commit {node.parent.digests.get('commit', 'unknown')}"
     if node.artifact is None and verify:
         return "unchanged" if node.is_unchanged else "CHANGED since"
     digest = node.artifact.manifest.digests["artifact"] if node.artifact else ""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rectool import console, processes
 from rectool.commands.flags import command_line
-from rectool.commands.options import Make, Train
+from rectool.commands.options import Make, Resumable
 from rectool.errors import RectoolError
 from rectool.settings import recorded
 
@@ -31,8 +31,8 @@ def make_artifact(
 ) -> None:
     """Make an artifact as the shared flags say.
 
-    A command that trains (whose `make` is a `Train`) can be resumed, and works in all processes: only the
-    main one checks, decides and writes, the others `build` into a draft that is thrown away.
+    A command whose `make` is `Resumable` can be continued, and works in all processes: only the main one
+    checks, decides and writes, the others `build` into a draft that is thrown away.
 
     Args:
         words: the command's own words, such as `rectool prep movielens`.
@@ -47,8 +47,8 @@ def make_artifact(
     """
     from rectool.artifacts import draft, manifest
 
-    trains = isinstance(make, Train)
-    if trains and not processes.is_main():
+    resumable = isinstance(make, Resumable)
+    if resumable and not processes.is_main():
         with draft.away(resumed=processes.broadcast_json()) as written:
             build(written)
         return
@@ -58,7 +58,7 @@ def make_artifact(
     making, resume = ready
     replace = make.overwrite or make.update
     with draft.write(
-        make.out, kind, making, replace=replace, temp_dir=temp_dir, resumable=trains, resume=resume
+        make.out, kind, making, replace=replace, temp_dir=temp_dir, resumable=resumable, resume=resume
     ) as written:
         processes.broadcast_json(written.resumed)
         build(written)
@@ -85,8 +85,8 @@ def _check(
     from rectool.artifacts.inputs import same_making
 
     out = make.out
-    trains = isinstance(make, Train)
-    resume = isinstance(make, Train) and make.resume
+    resumable = isinstance(make, Resumable)
+    resume = isinstance(make, Resumable) and make.resume
     settings = recorded(groups)
     folder.settle(out, is_whole, replace=resume or make.update)
     draft.refuse_foreign(out)
@@ -126,7 +126,7 @@ def _check(
         settings=settings,
         seed=make.seed,
         parents=[source.parent(out, kind) for source in sources],
-        world_size=processes.world_size() if trains else 1,
+        world_size=processes.world_size() if resumable else 1,
     )
     earlier = unfinished.find(out) if make.update else None
     if earlier is not None:

@@ -81,16 +81,15 @@ class Make(Work):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train(Make):
-    """How a command that trains makes an artifact: it can be stopped, and resumed."""
+class Resumable(Make):
+    """How a command whose work takes long makes an artifact: it can be stopped, and resumed."""
 
-    resume: bool = setting(False, recorded=False, help="Continue a run that was stopped, from its last checkpoint.")
+    resume: bool = setting(False, recorded=False, help="Continue a run that was stopped, from what it has kept.")
     max_time: str | None = setting(
-        None, metavar="TIME", recorded=False, help="Stop with a checkpoint when it has run this long, such as 8h30m."
+        None, metavar="TIME", recorded=False, help="Stop, to be continued, when it has run this long, such as 8h30m."
     )
-    keep: int = setting(2, metavar="N", recorded=False, help="How many checkpoints to keep while it runs.")
     checkpoint_minutes: float = setting(
-        10.0, metavar="MINUTES", recorded=False, help="Time between checkpoints inside an epoch."
+        10.0, metavar="MINUTES", recorded=False, help="Time between saves of what is done so far."
     )
 
     def __post_init__(self) -> None:
@@ -98,8 +97,6 @@ class Train(Make):
         for flag in ("overwrite", "update"):
             if self.resume and getattr(self, flag):
                 raise RectoolError(f"--resume and --{flag} contradict each other; give one")
-        if self.keep < 1:
-            raise RectoolError(f"--keep {self.keep} must be at least 1")
         if not 0 < self.checkpoint_minutes < float("inf"):
             raise RectoolError(f"--checkpoint-minutes {self.checkpoint_minutes:g} must be more than 0")
         self.max_seconds()
@@ -114,3 +111,15 @@ class Train(Make):
         if total == 0:
             raise RectoolError(f"--max-time {self.max_time} is not a time such as 8h30m, 45m or 90s")
         return float(total)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Resumable):
+    """How a command that trains makes an artifact."""
+
+    keep: int = setting(2, metavar="N", recorded=False, help="How many checkpoints to keep while it runs.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.keep < 1:
+            raise RectoolError(f"--keep {self.keep} must be at least 1")

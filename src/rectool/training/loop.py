@@ -22,7 +22,7 @@ from rectool.training.checkpoint import load_optimizer_state, optimizer_state
 from rectool.training.memory import keep_freed_memory
 from rectool.training.run import Fitted, Objective, Progress, Run
 from rectool.training.settings import Fit
-from rectool.training.stopping import StopRequests
+from rectool.stopping import StopRequests
 
 LOWER_IS_BETTER = frozenset({"log_loss", "loss"})
 OVERFLOWS_IN_A_ROW = 30

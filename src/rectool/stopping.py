@@ -1,4 +1,4 @@
-"""The wish to stop: a signal, or the time is up. Training heeds it after the step it is in."""
+"""The wish to stop: a signal, or the time is up. Work heeds it after the piece it is in."""
 
 from __future__ import annotations
 
