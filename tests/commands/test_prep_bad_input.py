@@ -518,11 +518,12 @@ def test_a_zip_without_the_files(desk: Desk) -> None:
 
 def test_a_download_with_a_wrong_checksum(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a cache holds of an old version is not taken for the release, and nothing can be downloaded here."""
+    from rectool.caches import cache_folder
     from rectool.data.sources import download, movielens
 
     monkeypatch.setattr(download, "BACKOFF_SECONDS", 0.0)
     monkeypatch.setattr(movielens, "URL", "http://127.0.0.1:9/")
-    cached = download.cache_folder() / "ml-1m.zip"
+    cached = cache_folder() / "ml-1m.zip"
     cached.parent.mkdir(parents=True)
     shutil.copy(packed(desk), cached)
     error = desk.refused("movielens", "--variant", "1m")

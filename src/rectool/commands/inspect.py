@@ -12,6 +12,8 @@ import typer
 from rectool import console
 from rectool.commands.flags import command
 from rectool.commands.options import Elsewhere, Talk
+from rectool.errors import RectoolError
+from rectool.prompts.settings import Prompting
 from rectool.settings import setting
 
 if TYPE_CHECKING:
@@ -30,6 +32,25 @@ class Inspection:
     script: bool = setting(False, recorded=False, help="Print a shell script that rebuilds it, and nothing else.")
 
 
+@dataclass(frozen=True, kw_only=True)
+class OnePrompt(Prompting):
+    """The prompt of which row to print, and whose tokens."""
+
+    row: int | None = setting(
+        None, metavar="N", recorded=False, help="Print the prompt of this row of the log (or of items.parquet)."
+    )
+    llm: str | None = setting(
+        None, metavar="NAME|PATH", recorded=False, help="Model whose tokenizer reads it; a tokenizer is enough."
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given = {"--prompt": self.prompt, "--row": self.row, "--llm": self.llm}
+        missing = [flag for flag, value in given.items() if value is None]
+        if missing and len(missing) < len(given):
+            raise RectoolError(f"a prompt is printed with --prompt NAME --row N --llm PATH; {missing[0]} is missing")
+
+
 def register(app: typer.Typer) -> None:
     command(
         app,
@@ -38,14 +59,18 @@ def register(app: typer.Typer) -> None:
             "rectool inspect data/ml-100k",
             "rectool inspect data/ml-100k --verify",
             "rectool inspect runs/mf --script > rebuild.sh",
+            "rectool inspect data/ml-100k --prompt collm-text --row 1000 --llm runs/nano",
         ],
     )(inspect)
 
 
-def inspect(inspection: Inspection, elsewhere: Elsewhere, talk: Talk) -> None:
-    """What an artifact is: counts, settings, files, lineage, and the commands that rebuild it."""
+def inspect(inspection: Inspection, one_prompt: OnePrompt, elsewhere: Elsewhere, talk: Talk) -> None:
+    """What an artifact is: counts, settings, files, lineage, the commands that rebuild it; or one of its prompts."""
     from rectool.artifacts import lineage, open_artifact
 
+    if one_prompt.prompt is not None:
+        _show_prompt(inspection, one_prompt, elsewhere)
+        return
     artifact = open_artifact(inspection.path, elsewhere=elsewhere.parents())
     origin = lineage.tree(artifact)
     lineage.refuse_unknown(origin, elsewhere.parents())
@@ -65,6 +90,32 @@ def inspect(inspection: Inspection, elsewhere: Elsewhere, talk: Talk) -> None:
             "lineage": _nodes(origin, verify=inspection.verify),
         }
     )
+
+
+def _show_prompt(inspection: Inspection, one_prompt: OnePrompt, elsewhere: Elsewhere) -> None:
+    from rectool.artifacts import open_artifact
+    from rectool.data.dataset import Dataset
+    from rectool.prompts import template
+    from rectool.prompts.prompts import Prompts
+    from rectool.prompts.show import show
+    from rectool.prompts.tokenizer import Tokenizer
+
+    if inspection.verify or inspection.script:
+        raise RectoolError("--prompt prints a prompt and nothing else; leave --verify and --script out")
+    assert one_prompt.prompt is not None
+    assert one_prompt.row is not None
+    assert one_prompt.llm is not None
+    artifact = open_artifact(inspection.path, "dataset", elsewhere=elsewhere.parents())
+    about_items = template.load(one_prompt.prompt).task == "item"
+    rows = artifact.manifest.counts["items" if about_items else "interactions"]
+    if not 0 <= one_prompt.row < rows:
+        table = "items.parquet" if about_items else "interactions.parquet"
+        raise RectoolError(f"--row {one_prompt.row} is not a row of {artifact.file(table)}, which has {rows:,}, from 0")
+    prompts = Prompts.chosen(one_prompt, Tokenizer.load(one_prompt.llm), default=one_prompt.prompt)
+    shown = show(prompts, Dataset(artifact), one_prompt.row)
+    for line in shown.lines(prompts):
+        console.show(line)
+    console.result(shown.json(prompts))
 
 
 def _show(artifact: Artifact, origin: Node, *, verified: bool) -> None:

@@ -72,7 +72,18 @@ class Dataset:
 
     def titles(self) -> pa.Array:
         """(I,) title of each item."""
-        return pq.read_table(self.artifact.file("items.parquet"), columns=["title"]).column(0).combine_chunks()
+        return self._of_items("title")
+
+    def texts(self) -> pa.Array:
+        """(I,) description of each item, or null."""
+        return self._of_items("text")
+
+    def item_ids(self) -> pa.Array:
+        """(I,) raw id of each item."""
+        return self._of_items("item_id")
+
+    def _of_items(self, name: str) -> pa.Array:
+        return pq.read_table(self.artifact.file("items.parquet"), columns=[name]).column(0).combine_chunks()
 
     def _column(self, name: str) -> NDArray[Any]:
         return np.asarray(self._read(name))

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from rectool.caches import cache_folder
 from rectool.data.sources import amazon, download
 from rectool.data.sources.amazon import EDITIONS, plain_text
 
@@ -366,7 +367,7 @@ def test_a_page_in_the_place_of_a_file_is_refused(refused: Any, official: Any, s
     official("2014")
     site.files["/core_Toys.json.gz"] = b"<html>moved</html>"
     assert "/core_Toys.json.gz gave no gzip file" in refused("amazon", "--category", "Toys")
-    assert list(download.cache_folder().rglob("core_Toys.json.gz")) == []
+    assert list(cache_folder().rglob("core_Toys.json.gz")) == []
 
 
 def test_a_category_that_is_not_there_is_one_line(refused: Any, official: Any) -> None:

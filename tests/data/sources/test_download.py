@@ -15,7 +15,7 @@ from typing import IO, Any
 import pytest
 
 from rectool.data.sources import download
-from rectool.data.sources.download import cache_folder, fetch, fetch_text
+from rectool.data.sources.download import fetch, fetch_text
 from rectool.errors import RectoolError
 
 FIRST = bytes(range(256)) * 2000
@@ -334,21 +334,3 @@ def test_text_fails_as_files_do(site: Site) -> None:
         fetch_text(site.url)
     with pytest.raises(RectoolError, match="is not an http or https address"):
         fetch_text("file:///etc/hostname")
-
-
-@pytest.mark.parametrize(
-    ("environment", "folder"),
-    [
-        ({"RECTOOL_CACHE": "/r", "XDG_CACHE_HOME": "/x"}, "/r"),
-        ({"RECTOOL_CACHE": "~/r"}, "/home/me/r"),
-        ({"RECTOOL_CACHE": "", "XDG_CACHE_HOME": "/x"}, "/x/rectool"),
-        ({"XDG_CACHE_HOME": "relative"}, "/home/me/.cache/rectool"),
-        ({}, "/home/me/.cache/rectool"),
-    ],
-)
-def test_the_cache_folder(environment: dict[str, str], folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RECTOOL_CACHE", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in ({"HOME": "/home/me"} | environment).items():
-        monkeypatch.setenv(name, value)
-    assert cache_folder() == Path(folder)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from rectool.caches import cache_folder
 from rectool.data.sources import download, movielens
 from rectool.data.sources.movielens import GENRES_100K, RELEASES, natural_title
 
@@ -310,7 +311,7 @@ def test_a_release_is_downloaded_once(prep: Any, official: Any, site: Any) -> No
         made = prep("movielens", "--variant", "100k")
         assert made.events == EXPECTED
     assert site.asked == ["/ml-100k.zip"]
-    assert (download.cache_folder() / "ml-100k.zip").read_bytes() == site.files["/ml-100k.zip"]
+    assert (cache_folder() / "ml-100k.zip").read_bytes() == site.files["/ml-100k.zip"]
 
 
 def test_a_changing_release_fetches_its_checksum(prep: Any, official: Any, site: Any) -> None:
@@ -328,7 +329,7 @@ def test_a_wrong_checksum_is_refused_and_nothing_kept(refused: Any, prep: Any, o
     error = refused("movielens", "--variant", variant)
     assert f"/{archive} gave" in error
     assert "not md5:" + "0" * 32 in error
-    assert not (download.cache_folder() / archive).exists()
+    assert not (cache_folder() / archive).exists()
     official(variant)
     assert prep("movielens", "--variant", variant).events == EXPECTED
 

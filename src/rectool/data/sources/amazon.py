@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rectool.artifacts import Input
+from rectool.caches import cache_folder
 from rectool.data.engine import Engine, literal
 from rectool.data.prepare import Loaded
 from rectool.data.sources import archives, download
@@ -103,7 +104,7 @@ class Source:
     def plan(self) -> list[str]:
         """What would be read. Raises RectoolError if it is not there."""
         if self.settings.category is not None:
-            return [f"{url} (kept in {download.cache_folder()})" for url in self._urls()]
+            return [f"{url} (kept in {cache_folder()})" for url in self._urls()]
         for item in self.inputs():
             item.bytes()
         self._edition(self._reviews())
@@ -147,7 +148,7 @@ class Source:
     @cached_property
     def _downloaded(self) -> list[Path]:
         """No checksums are published: that these are gzip files is seen here, that they are whole when read."""
-        folder = download.cache_folder() / f"amazon-{self.settings.year}"
+        folder = cache_folder() / f"amazon-{self.settings.year}"
         paths = [download.fetch(url, folder / url.rsplit("/", 1)[1]) for url in self._urls()]
         for path, url in zip(paths, self._urls(), strict=True):
             if not archives.is_gzip(path):

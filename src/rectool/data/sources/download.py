@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import http.client
 import json
@@ -20,6 +19,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from rectool import __version__, console
+from rectool.caches import locked
 from rectool.errors import RectoolError, disk_errors
 
 CHUNK_BYTES = 1 << 17
@@ -29,15 +29,6 @@ ATTEMPTS = 5
 
 _ELSEWHERE = "download it elsewhere and pass --source"
 _Answer = TypeVar("_Answer")
-
-
-def cache_folder() -> Path:
-    """Where downloads are kept: RECTOOL_CACHE, else XDG_CACHE_HOME/rectool, else ~/.cache/rectool."""
-    if own := os.environ.get("RECTOOL_CACHE"):
-        return Path(own).expanduser()
-    shared = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    # The XDG specification has a relative path ignored.
-    return (shared if shared.is_absolute() else Path.home() / ".cache") / "rectool"
 
 
 def fetch(url: str, destination: Path, *, checksum: str | None = None, attempts: int = ATTEMPTS) -> Path:
@@ -63,7 +54,7 @@ def fetch(url: str, destination: Path, *, checksum: str | None = None, attempts:
         if _is_ready(destination, checksum):
             return destination
         destination.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(destination):
+        with locked(destination, f"download {destination}"):
             if _is_ready(destination, checksum):
                 return destination
             if destination.exists():
@@ -240,18 +231,6 @@ def _network_errors(url: str) -> Iterator[None]:
         if isinstance(reason, ssl.SSLCertVerificationError):
             raise RectoolError(f"cannot trust {url}: {reason.verify_message}; {_ELSEWHERE}") from error
         raise _InterruptedError(getattr(reason, "strerror", None) or str(reason)) from error
-
-
-@contextmanager
-def _locked(destination: Path) -> Iterator[None]:
-    """Let one process at a time download `destination`; the .lock file stays, as removing it would race."""
-    with destination.with_name(destination.name + ".lock").open("wb") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            console.say(f"waiting for another process to download {destination}")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _is_ready(destination: Path, checksum: str | None) -> bool:

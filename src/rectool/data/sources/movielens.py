@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from rectool.artifacts import Input
+from rectool.caches import cache_folder
 from rectool.data.engine import Engine
 from rectool.data.prepare import Loaded
 from rectool.data.sources import archives, download
@@ -96,7 +97,7 @@ class Source:
     @property
     def archive(self) -> Path:
         """Where the official archive is kept once downloaded."""
-        return download.cache_folder() / self.release.archive
+        return cache_folder() / self.release.archive
 
     def plan(self) -> list[str]:
         """What would be read. Raises RectoolError if it is not there."""

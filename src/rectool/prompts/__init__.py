@@ -1,0 +1,1 @@
+"""Prompts: templates, and the tokens that rows and items become."""

@@ -1,0 +1,254 @@
+"""Templates: text files with named slots, whose settings stand in front between two `+++` lines.
+
+Everything is checked when a template is read: an unknown slot or setting is an error with its line.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from rectool.errors import RectoolError, disk_errors
+
+Task = Literal["ctr", "next-item", "item"]
+
+LARGEST = 1 << 16
+"""Bytes of the largest template."""
+SOFT = ("user", "item", "warm")
+"""Slots that embeddings fill, not text."""
+SLOTS: Mapping[Task, tuple[str, ...]] = {
+    "ctr": ("history", "disliked", "target", "noun", *SOFT),
+    "next-item": ("history", "noun", "user"),
+    "item": ("title", "text", "noun"),
+}
+"""The slots that a template may have, by its task."""
+
+_MARK = "+++"
+_NEEDED: Mapping[Task, tuple[str, ...]] = {"ctr": ("target",), "next-item": ("history",), "item": ("title", "text")}
+_SHIPPED = Path(__file__).parent / "shipped"
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but line ends and tabs
+_BRACES = re.compile(r"\{\{|\}\}|\{([^{}\n]*)\}|[{}]")
+
+SHIPPED = tuple(sorted(path.stem for path in _SHIPPED.glob("*.txt")))
+"""The names of the templates that come with rectool."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place that is filled for each row."""
+
+    name: str
+
+
+Parts = tuple["str | Slot", ...]
+
+
+@dataclass(frozen=True)
+class Template:
+    """A template that has been checked.
+
+    Attributes:
+        name: as it was asked for.
+        text: the whole file, from which `parse` makes the same template again.
+        task: what its prompts ask: whether a user likes an item, which item comes next, what an item is.
+        parts: the text and the slots of its body, in order.
+        answers: the words for label 1 and label 0; of task "ctr" only.
+        entry: what stands before and after a title in a history.
+        separator: what stands between the titles of a history.
+        empty: what stands for a history without titles, or a description that is not there.
+        output: what stands before and after a title in an answer; of task "next-item" only.
+        source: where its wording comes from.
+        path: the file of a user's own template.
+    """
+
+    name: str
+    text: str
+    task: Task
+    parts: Parts
+    answers: tuple[str, str]
+    entry: tuple[str, str]
+    separator: str
+    empty: str
+    output: tuple[str, str]
+    source: str
+    path: Path | None = field(default=None, compare=False)
+
+    @property
+    def slots(self) -> frozenset[str]:
+        return frozenset(part.name for part in self.parts if isinstance(part, Slot))
+
+
+def load(name: str) -> Template:
+    """A shipped template by its name, or a user's own by the path of its file.
+
+    Raises:
+        RectoolError: there is none, it cannot be read, or something in it is wrong: names file and line.
+    """
+    path = None if name in SHIPPED else Path(name)
+    if path is not None and not path.is_file():
+        what = "is a folder" if path.is_dir() else "is neither a file nor a prompt of rectool's"
+        raise RectoolError(f"--prompt {name} {what}; the prompts that come with it are {', '.join(SHIPPED)}")
+    file = path or _SHIPPED / f"{name}.txt"
+    with disk_errors(file), file.open("rb") as stream:
+        content = stream.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise RectoolError(f"{file} has more than {LARGEST:,} bytes, which no prompt needs")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as problem:
+        line = content.count(b"\n", 0, problem.start) + 1
+        raise RectoolError(f"{file}, line {line}: it is not UTF-8; save it as UTF-8 text") from None
+    return parse(text, name, path)
+
+
+def parse(text: str, name: str, path: Path | None = None) -> Template:
+    """Read a template.
+
+    Args:
+        text: settings in TOML between two `+++` lines, then the body.
+        name: for messages.
+        path: its file, if it is a user's own.
+
+    Raises:
+        RectoolError: names the template, and the line where there is one.
+    """
+    text = text.replace("\r\n", "\n")
+    if odd := _CONTROL.search(text):
+        line = text.count("\n", 0, odd.start()) + 1
+        raise RectoolError(f"{name}, line {line}: it has the control character {odd.group()!r}")
+    lines = text.split("\n")
+    if lines[0].strip() != _MARK or _MARK not in (line.strip() for line in lines[1:]):
+        raise RectoolError(f"{name}, line 1: a prompt begins with a line {_MARK}, its settings, and another {_MARK}")
+    end = next(number for number, line in enumerate(lines) if number and line.strip() == _MARK)
+    settings = _Settings(name, lines[:end])
+    body = "\n".join(lines[end + 1 :]).removesuffix("\n")
+    task: Task = settings.choice("task", get_args(Task))
+    parts = tuple(_parts(name, body, SLOTS[task], line=end + 2))
+    template = Template(
+        name=name,
+        text=text,
+        task=task,
+        parts=parts,
+        answers=settings.answers(task),
+        entry=settings.around("entry", '"{title}"'),
+        separator=settings.text("separator", ", "),
+        empty=settings.text("empty", ""),
+        output=settings.around("output", '"{title}"', of=(task, "next-item")),
+        source=settings.text("source", ""),
+        path=path,
+    )
+    settings.refuse_others()
+    if not template.slots.intersection(_NEEDED[task]):
+        needed = " or ".join(f"{{{slot}}}" for slot in _NEEDED[task])
+        raise RectoolError(f"{name}: a prompt of task {task} needs the slot {needed}, and its body has none")
+    return template
+
+
+class _Settings:
+    """What stands between the `+++` lines."""
+
+    def __init__(self, name: str, lines: list[str]) -> None:
+        self._name = name
+        self._lines = lines
+        try:
+            # An empty line for the first `+++`: the parser then counts lines as the file has them.
+            self._values: dict[str, Any] = tomllib.loads("\n".join(["", *lines[1:]]))
+        except tomllib.TOMLDecodeError as problem:
+            raise RectoolError(f"{name}: its settings are not TOML: {problem}") from None
+        self._asked: set[str] = set()
+
+    def text(self, key: str, default: str) -> str:
+        value = self._value(key, default)
+        if not isinstance(value, str):
+            raise self._wrong(key, f"{key} must be text in quotes")
+        if odd := _CONTROL.search(value):
+            raise self._wrong(key, f"{key} has the control character {odd.group()!r}")
+        return value
+
+    def choice(self, key: str, known: tuple[Any, ...]) -> Any:
+        value = self._value(key, None)
+        if value not in known:
+            said = "is missing" if value is None else f"is {value!r}"
+            raise self._wrong(key, f"{key} {said}; it is one of {', '.join(map(repr, known))}")
+        return value
+
+    def around(self, key: str, default: str, of: tuple[str, str] | None = None) -> tuple[str, str]:
+        """The text before and after {title}."""
+        if of is not None:
+            self._refuse_elsewhere(key, *of)
+        parts = list(_parts(self._where(key), self.text(key, default), ("title",)))
+        if parts.count(Slot("title")) != 1:
+            raise self._wrong(key, f"{key} must have the slot {{title}} once")
+        place = parts.index(Slot("title"))
+        before, after = parts[:place], parts[place + 1 :]
+        return "".join(map(str, before)), "".join(map(str, after))
+
+    def answers(self, task: str) -> tuple[str, str]:
+        self._refuse_elsewhere("answers", task, "ctr")
+        words = self._value("answers", ["Yes", "No"])
+        if not (
+            isinstance(words, list)
+            and len(words) == 2
+            and all(isinstance(word, str) and word and word == word.strip() and word.isprintable() for word in words)
+            and words[0] != words[1]
+        ):
+            raise self._wrong(
+                "answers", 'answers must be two different words, the one for label 1 first, such as ["Yes", "No"]'
+            )
+        return words[0], words[1]
+
+    def refuse_others(self) -> None:
+        for key in self._values.keys() - self._asked:
+            raise self._wrong(key, f"there is no setting {key}; the settings are {', '.join(sorted(self._asked))}")
+
+    def _refuse_elsewhere(self, key: str, task: str, only: str) -> None:
+        if key in self._values and task != only:
+            raise self._wrong(key, f"{key} is of task {only!r}, but the task is {task!r}")
+
+    def _value(self, key: str, default: Any) -> Any:
+        self._asked.add(key)
+        return self._values.get(key, default)
+
+    def _wrong(self, key: str, what: str) -> RectoolError:
+        return RectoolError(f"{self._where(key)}: {what}")
+
+    def _where(self, key: str) -> str:
+        pattern = re.compile(rf"\s*[\"']?{re.escape(key)}[\"']?\s*[=.\]]|\s*\[\s*{re.escape(key)}\s*\]")
+        found = [number for number, line in enumerate(self._lines, start=1) if pattern.match(line)]
+        return f"{self._name}, line {found[0]}" if found else self._name
+
+
+def _parts(name: str, text: str, known: tuple[str, ...], line: int | None = None) -> Iterator[str | Slot]:
+    """The text and the slots, in order.
+
+    Args:
+        name: where the text stands, for messages.
+        line: the number of its first line, if `name` does not say it.
+    """
+    written: list[str] = []
+    last = 0
+    for found in _BRACES.finditer(text):
+        written.append(text[last : found.start()])
+        last = found.end()
+        brace = found.group()
+        where = name if line is None else f"{name}, line {line + text.count(chr(10), 0, found.start())}"
+        if brace in ("{{", "}}"):
+            written.append(brace[0])
+        elif brace in ("{", "}"):
+            slip = "is never closed" if brace == "{" else "closes nothing"
+            raise RectoolError(f"{where}: a {brace} {slip}; write {brace * 2} for a brace")
+        elif found.group(1) not in known:
+            slots = ", ".join(f"{{{slot}}}" for slot in known)
+            raise RectoolError(f"{where}: there is no slot {brace} here; the slots are {slots}, and {{{{ is a brace")
+        else:
+            if any(written):
+                yield "".join(written)
+            yield Slot(found.group(1))
+            written = []
+    written.append(text[last:])
+    if any(written):
+        yield "".join(written)
