@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from rectool import __version__, console, processes
-from rectool.commands import adopt, compare, inspect, prep, train_cf
+from rectool.commands import adopt, compare, distill, inspect, prep, train_cf, tune_lora
 from rectool.commands import eval as evaluation
 from rectool.errors import RectoolError, Stopped
 
@@ -21,8 +21,10 @@ OURS, MISTAKE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 class PipelineOrder(TyperGroup):
     """Lists commands in the order in which data passes them."""
 
+    order = ("prep", "train-cf", "tune-lora", "distill", "eval", "compare", "inspect", "adopt")
+
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
-        return sorted(self.commands, key=("prep", "train-cf", "eval", "compare", "inspect", "adopt").index)
+        return sorted(self.commands, key=self.order.index)
 
 
 app = typer.Typer(
@@ -35,6 +37,8 @@ app = typer.Typer(
 )
 app.add_typer(prep.app, name="prep")
 train_cf.register(app)
+tune_lora.register(app)
+distill.register(app)
 evaluation.register(app)
 compare.register(app)
 inspect.register(app)

@@ -80,6 +80,11 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     show(grid)
 
 
+def printable(text: str) -> str:
+    """A text of the data, or a file's name, with nothing in it that a terminal would obey."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
 @contextmanager
 def step(doing: str, *, fraction: Callable[[], float | None] | None = None) -> Iterator[Step]:
     """Time one step of work: a live line on a terminal, one plain line with the rate when done.

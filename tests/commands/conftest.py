@@ -46,3 +46,15 @@ def state() -> Callable[[Path], dict[str, tuple[int, int, bytes]]]:
         return found
 
     return look
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Let work with a language model stop after so many tokens."""
+    from rectool.llm import pieces
+
+    def cut(tokens: int) -> None:
+        monkeypatch.setitem(pieces.OPERATIONS, "cpu", 0)
+        monkeypatch.setattr(pieces, "LEAST_TOKENS", tokens)
+
+    return cut

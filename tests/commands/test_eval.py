@@ -126,7 +126,7 @@ def test_ctr_metrics_are_those_worked_out_by_hand(rectool: Any, data: Path, mode
     assert (found["recall"], found["f1"]) == (pytest.approx(2 / 3), pytest.approx(4 / 7))
     assert (line(out, "uauc")["users"], line(out, "uauc")["skipped_users"], line(out, "auc")["rows"]) == (3, 1, 5)
     report = json.loads((out / "metrics.json").read_text())
-    del report["metrics"]
+    del report["metrics"], report["priors"]
     assert report == {
         "task": "ctr",
         "split": "test",
@@ -141,6 +141,23 @@ def test_ctr_metrics_are_those_worked_out_by_hand(rectool: Any, data: Path, mode
         "draws": 1000,
         "confidence": 0.95,
     }
+
+
+def test_what_needs_no_model_stands_beside_it(rectool: Any, data: Path, model: Path, tmp_path: Path) -> None:
+    """Of five rows' worth of the mean, 1/2, an item has a part, and a user: ann and bob like one of two, cat is new."""
+    out = tmp_path / "out"
+    shown = rectool("eval", data, model, "--out", out).stdout
+    item, both = json.loads((out / "metrics.json").read_text())["priors"]
+    a, b, c, d = (math.log(p / (1 - p)) for p in (4.5 / 7, 2.5 / 6, 2.5 / 6, 1 / 2))
+    logits = [c, -d, b, -d, a]  # of the test rows, those that are disliked turned round
+    found = {(line["group"], line["metric"]): line["value"] for line in item["metrics"]}
+    assert found["all", "log_loss"] == pytest.approx(sum(math.log1p(math.exp(-x)) for x in logits) / 5)
+    assert found["all", "auc"] == pytest.approx(2 / 6)
+    assert found["cold-user", "auc"] is None
+    assert (item["model"], both["model"]) == ("item mean", "user + item mean")
+    assert item["metrics"] == both["metrics"]
+    assert "user + item mean" in shown
+    assert "smoothed mean labels of train rows" in shown
 
 
 def test_predictions_are_aligned_to_the_rows_of_the_data(rectool: Any, data: Path, model: Path, tmp_path: Path) -> None:
@@ -494,9 +511,26 @@ def test_mistakes_are_one_line(rectool: Any, data: Path, model: Path, tmp_path: 
 def test_kinds_are_checked(rectool: Any, data: Path, model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert "is a cf artifact, but a dataset is needed" in rectool("eval", model, data, "--out", out).error
-    assert "is a dataset artifact, but a cf is needed" in rectool("eval", data, data, "--out", out).error
+    refused = rectool("eval", data, data, "--out", out).error
+    assert "is a dataset artifact, but a model is needed (cf, llm, backbone); make one with: rectool" in refused
     nowhere = rectool("eval", data, tmp_path / "nowhere", "--out", out)
-    assert "nowhere does not exist; make one with: rectool train-cf" in nowhere.error
+    assert "nowhere does not exist; make a model with: rectool train-cf or rectool tune-lora, or " in nowhere.error
+    file = rectool("eval", data, model / "config.json", "--out", out)
+    assert "config.json is a file, but a model is a folder; make" in file.error
+    empty = rectool("eval", data, tmp_path, "--out", out)
+    assert f"{tmp_path} holds neither an artifact nor a Hugging Face model; make" in empty.error
+    assert "name a model: a folder made by" in rectool("eval", data, "--out", out).error
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [("--llm", "x"), ("--history", "3"), ("--shots", "2"), ("--precision", "fp32"), ("--answer-loss", "yes-logit")],
+)
+def test_flags_of_language_models_are_refused_for_others(
+    rectool: Any, data: Path, model: Path, tmp_path: Path, flags: tuple[str, str]
+) -> None:
+    said = rectool("eval", data, model, "--out", tmp_path / "out", *flags).error
+    assert f"{flags[0]}: {model} is a collaborative model, which leaves no choice of this; leave it out" in said
 
 
 def test_a_threshold_cannot_be_chosen_without_probabilities(
@@ -558,3 +592,11 @@ def test_a_sequence_model_on_the_synthetic_data(rectool: Any, tmp_path: Path, ta
     again = tmp_path / "again"
     assert rectool("eval", data, model, "--out", again, "--batch-tokens", "13", "--draws", "20").code == 0
     np.testing.assert_allclose(predictions(again)["score"], found["score"], rtol=1e-4, atol=1e-4)
+
+
+def test_a_model_whose_data_set_has_changed_goes_with_a_copy_of_the_old_one(
+    rectool: Any, prepare: Any, data: Path, model: Path, tmp_path: Path
+) -> None:
+    kept = data.rename(tmp_path / "kept")
+    shutil.copytree(prepare("other", RATINGS.replace("ann,b,20,2", "ann,b,20,5")), data)
+    assert rectool("eval", kept, model, "--out", tmp_path / "out").code == 0

@@ -141,6 +141,9 @@ class Points:
     def targets(self, batch: NDArray[np.int64]) -> int:
         return int(self.counts[batch].sum())
 
+    def parts(self, samples: NDArray[np.int64], count: int) -> list[NDArray[np.int64]]:
+        return [samples[place::count] for place in range(count)]
+
     def loss(self, samples: NDArray[np.int64]) -> Tensor:
         assert self.module.training
         self.before()

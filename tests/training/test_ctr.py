@@ -12,9 +12,10 @@ import torch
 
 from rectool.data.dataset import Dataset
 from rectool.models.model import Sequences
+from rectool.training.counting import training_rows
 from rectool.training.ctr import BlockwiseObjective, PointwiseObjective, labelled_rows
 from rectool.training.run import Run
-from rectool.training.train_cf import training_rows, untrained
+from rectool.training.train_cf import untrained
 from rectool.training.validation import Validation
 
 CPU = torch.device("cpu")
@@ -41,7 +42,7 @@ def make(chosen: Callable[..., Any]) -> Callable[..., Any]:
                 parameter.normal_(std=0.4)
         trained.model.eval()
         kind = BlockwiseObjective if model in ("gru4rec", "sasrec") else PointwiseObjective
-        return kind(trained, data, choice.loss, Validation.of(data, trained, CPU, 10, 0), CPU)
+        return kind(trained, data, choice.loss, Validation.of(data, trained.task, CPU, 10, 0), CPU)
 
     return objective
 

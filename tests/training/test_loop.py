@@ -262,6 +262,22 @@ def test_what_is_said(said: bool, points: Any, capsys: pytest.CaptureFixture[str
     assert ("valid auc 0.4000; " in second) == said
 
 
+def test_how_long_it_will_take(
+    points: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Told once, after ten steps, without what the first one took."""
+    clock = iter(chain([0.0, 500.0], *((1000.0 + 2 * n, 1001.0 + 2 * n) for n in range(1000))))
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: next(clock))
+    fit(points(), replace(PLAIN, steps=100, validate_steps=50), RUN)
+    first, *_ = capsys.readouterr().err.splitlines()
+    assert first == "about 2 min for the 90 steps that remain at most, validation aside"
+
+
+def test_a_short_run_does_not_say_how_long(points: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    fit(points(), replace(PLAIN, steps=100), RUN)
+    assert "remain" not in capsys.readouterr().err
+
+
 # What goes wrong
 
 
@@ -302,19 +318,37 @@ def test_too_little_memory_makes_parts(points: Any, capsys: pytest.CaptureFixtur
     assert other.progress.parts == 4
     torch.testing.assert_close(one.last, other.last, rtol=1e-4, atol=1e-5)
     said = capsys.readouterr().err
-    assert "a step is computed in 2 parts from here on" in said
-    assert "a step is computed in 4 parts from here on" in said
+    assert "a step is computed in parts of 1/2 from here on" in said
+    assert "a step is computed in parts of 1/4 from here on" in said
 
 
-def test_too_little_memory_for_one_sample_is_an_error(points: Any) -> None:
+@pytest.mark.parametrize("advice", [None, "choose --quantize 4bit"])
+def test_too_little_memory_for_one_sample_is_an_error(advice: str | None, points: Any) -> None:
     objective = points()
 
     def loss(samples: Any) -> torch.Tensor:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
     objective.loss = loss
-    with pytest.raises(RectoolError, match="lower --batch-size or raise --accumulate"):
-        fit(objective, PLAIN, RUN)
+    run = RUN if advice is None else replace(RUN, memory_advice=advice)
+    with pytest.raises(RectoolError) as error:
+        fit(objective, PLAIN, run)
+    assert str(error.value) == (
+        f"cpu has too little memory for a single sample; {advice or 'choose a smaller model, or --device cpu'}"
+    )
+
+
+def test_an_objective_cuts_its_own_parts(points: Any) -> None:
+    """However it does, the gradients add up to those of the whole step."""
+    whole, cut = points(), points()
+
+    def parts(samples: Any, count: int) -> list[Any]:
+        by_count = samples[cut.counts[samples].argsort()]
+        return [by_count[: len(by_count) // 3], by_count[len(by_count) // 3 :]]
+
+    cut.parts = parts
+    one, other = (fit(each, PLAIN, RUN) for each in (whole, cut))
+    torch.testing.assert_close(one.last, other.last, rtol=1e-4, atol=1e-5)
 
 
 @pytest.fixture

@@ -13,9 +13,10 @@ import torch
 from rectool.data.dataset import Dataset
 from rectool.models.model import Sequences
 from rectool.models.saved import Trained
+from rectool.training.counting import training_rows
 from rectool.training.next_item import BlockObjective, CatalogueObjective, RowObjective, training_targets
 from rectool.training.run import Run
-from rectool.training.train_cf import training_rows, untrained
+from rectool.training.train_cf import untrained
 from rectool.training.validation import Validation
 
 CPU = torch.device("cpu")
@@ -44,7 +45,7 @@ def make(chosen: Callable[..., Any]) -> Callable[..., CatalogueObjective]:
                 parameter.normal_(std=0.4)
         trained.model.eval()
         kind = BlockObjective if model in SEQUENCE else RowObjective
-        return kind(trained, data, settings, choice.loss, Validation.of(data, trained, CPU, 10, 0), CPU)
+        return kind(trained, data, settings, choice.loss, Validation.of(data, trained.task, CPU, 10, 0), CPU)
 
     return objective
 

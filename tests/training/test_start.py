@@ -14,10 +14,11 @@ from rectool.artifacts import Draft
 from rectool.data.dataset import Dataset
 from rectool.errors import RectoolError
 from rectool.models.table import MODELS, model_class
+from rectool.training.counting import training_rows
 from rectool.training.run import Run
 from rectool.training.settings import Fit
 from rectool.training.start import ItemStart, ProjectedItems
-from rectool.training.train_cf import train, training_rows, untrained
+from rectool.training.train_cf import train, untrained
 
 CPU = torch.device("cpu")
 WIDTH = 8

@@ -18,13 +18,12 @@ from rectool.data.dataset import Dataset
 from rectool.evaluation.auc import auc
 from rectool.evaluation.score import score_rows
 from rectool.models.model import Sequences
-from rectool.models.priors import SMOOTHINGS
 from rectool.models.saved import Trained
-from rectool.training import train_cf
+from rectool.training import train_cf, validation
 from rectool.training.estimate import estimate
 from rectool.training.run import Run
 from rectool.training.settings import Fit
-from rectool.training.train_cf import counted, train, training_rows, untrained, user_vectors
+from rectool.training.train_cf import train, untrained, user_vectors
 from rectool.training.validation import Validation
 
 CPU = torch.device("cpu")
@@ -50,80 +49,6 @@ def trained(dataset: Dataset, chosen: Callable[..., Any], tmp_path: Path) -> Cal
 def new(chosen: Callable[..., Any]) -> Callable[..., Trained]:
     """An untrained model: `new(dataset, "mf", task="ctr")`."""
     return lambda data, model, **given: untrained(data, chosen(data, model, **given)[0], RUN)
-
-
-# What is observed
-
-
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("task", ["ctr", "next-item"])
-@pytest.mark.parametrize(
-    ("model", "rule"), [("mf", {}), ("markov", {"history": "all"}), ("markov", {"history": "liked"})]
-)
-def test_training_rows_are_the_train_rows_with_the_last_item_before_them(
-    seed: int,
-    task: str,
-    model: str,
-    rule: dict[str, str],
-    random_log: Callable[..., Dataset],
-    new: Callable[..., Trained],
-) -> None:
-    data = random_log(seed)
-    rows = training_rows(data, new(data, model, task=task, **rule))
-    train_rows = data.targets("train").tolist()
-    assert rows.user.tolist() == data.user[train_rows].tolist()
-    assert rows.item.tolist() == data.item[train_rows].tolist()
-    assert rows.label.tolist() == (data.label[train_rows].tolist() if task == "ctr" else [-1] * len(train_rows))
-    expected = []
-    for row in train_rows:
-        before = [r for r in range(row) if data.user[r] == data.user[row]]
-        if rule.get("history") == "liked":
-            before = [r for r in before if data.label[r] == 1]
-        expected.append(int(data.item[before[-1]]) if before else -1)
-    assert rows.previous.tolist() == expected
-    assert (rows.users, rows.items) == (data.users, data.items)
-
-
-def test_nobody_likes_anything(log: Callable[..., Dataset], new: Callable[..., Trained]) -> None:
-    data = log([0, 0, 1], [0, 1, 0], [0, 0, 0])
-    assert training_rows(data, new(data, "markov", task="ctr")).previous.tolist() == [-1, -1, -1]
-
-
-def test_a_markov_model_counts_what_it_will_read(log: Callable[..., Dataset], new: Callable[..., Trained]) -> None:
-    """Of liked items only: the disliked row between them leads nowhere."""
-    data = log([0, 0, 0], [0, 1, 2], [1, 0, 1])
-    made = new(data, "markov", task="ctr", smoothing=1.0)
-    made.model.observe(training_rows(data, made))
-    assert made.model.transition.tolist() == [0 * 3 + 2]
-
-
-# What is counted
-
-
-@pytest.mark.parametrize(("metric", "sign"), [("uauc", 1), ("log_loss", -1)])
-def test_smoothing_is_the_best_on_validation(
-    metric: str, sign: int, dataset: Dataset, new: Callable[..., Trained], capsys: pytest.CaptureFixture[str]
-) -> None:
-    made = new(dataset, "bias")
-    rows, validation = training_rows(dataset, made), Validation.of(dataset, made, CPU, None, 0)
-    found = counted(made, rows, validation, metric).model.settings.smoothing
-    assert f"smoothing {found:g}, the best of 6 by {metric} on validation" in capsys.readouterr().err
-    values = {}
-    for smoothing in SMOOTHINGS:
-        each = new(dataset, "bias", smoothing=smoothing)
-        values[smoothing] = sign * validation(counted(each, rows, validation, metric))[metric]
-    assert values[found] == max(values.values())
-    assert len(set(values.values())) > 1
-
-
-def test_without_validation_rows_nothing_is_claimed(
-    log: Callable[..., Dataset], new: Callable[..., Trained], capsys: pytest.CaptureFixture[str]
-) -> None:
-    data = log([0, 0, 1], [0, 1, 0], [1, 0, 1])
-    made = new(data, "bias")
-    found = counted(made, training_rows(data, made), Validation.of(data, made, CPU, None, 0), "auc")
-    assert found.model.settings.smoothing in SMOOTHINGS
-    assert "the best of" not in capsys.readouterr().err
 
 
 # What is left behind
@@ -227,6 +152,26 @@ def test_brain_floats(model: str, task: str, trained: Callable[..., Draft]) -> N
     assert losses[0] != losses[1]
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
     assert {tensor.dtype for tensor in load_file(other.path / "embeddings.safetensors").values()} == {torch.float32}
+
+
+@pytest.mark.parametrize(("model", "loss", "rows"), [("din", "bce", 3), ("mf", None, 7), ("markov", None, 7)])
+def test_slow_rankings_are_validated_on_fewer_rows(
+    model: str, loss: str | None, rows: int, trained: Callable[..., Draft], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless told otherwise."""
+    monkeypatch.setattr(validation, "ROWS", 7)
+    monkeypatch.setattr(train_cf, "RANKED_BY_PAIRS", 3)
+    found: list[int] = []
+    real = Validation.__init__
+
+    def init(self: Validation, dataset: Dataset, chosen: Any, device: Any) -> None:
+        found.append(len(chosen))
+        real(self, dataset, chosen, device)
+
+    monkeypatch.setattr(Validation, "__init__", init)
+    for limit in (None, 5):
+        trained(model, replace(SHORT, epochs=1, validate_rows=limit), task="next-item", loss=loss)
+    assert found == [rows, 5]
 
 
 # What it will take

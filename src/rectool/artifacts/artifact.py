@@ -45,7 +45,7 @@ class Artifact:
         raise RectoolError(f"{self.path} has no parent {role!r}; its parents are: {roles}")
 
     def parent_path(self, parent: Parent) -> Path:
-        """Where a parent is expected: as named by hand, else relative to this artifact; a model of a hub by its name."""
+        """Where a parent is expected: as named by hand, else relative to this artifact; of a hub's model its name."""
         if parent.kind == manifest.HUB:
             return self.elsewhere.get(parent.role, Path(parent.path))
         return self.elsewhere.get(parent.role, self.path / parent.path)
@@ -164,7 +164,7 @@ def _open(path: Path, kind: str | None, elsewhere: Mapping[str, Path], below: tu
             said = f"{found.counts[name]:,}" if name in found.counts else "an unknown number of"
             raise RectoolError(f"{path} should have {said} {name}, but its files have {count:,}")
     for parent in found.parents:
-        if parent.is_artifact and (parent.role in elsewhere or _is_there(artifact.parent_path(parent))):
+        if parent.is_artifact and (parent.role in elsewhere or is_there(artifact.parent_path(parent))):
             artifact.parent(parent.role)
     return artifact
 
@@ -191,11 +191,11 @@ def binding(parent: Artifact, kind: str) -> dict[str, str]:
 def ancestors(artifact: Artifact) -> Iterator[tuple[Parent, Artifact | None]]:
     """Each parent of an artifact with the artifact itself, or None for what is none and for what is not there."""
     for parent in artifact.manifest.parents:
-        present = parent.is_artifact and _is_there(artifact.parent_path(parent))
+        present = parent.is_artifact and is_there(artifact.parent_path(parent))
         yield parent, artifact.parent(parent.role) if present else None
 
 
-def _is_there(path: Path) -> bool:
+def is_there(path: Path) -> bool:
     """Whether an artifact stands at a path, were it in a swap that was cut short."""
     return manifest_exists(path) or folder.is_cut_short(path, is_whole)
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,23 @@ def checkpoints(directory: Path) -> list[tuple[int, Path]]:
         if parts and (path / STATE).is_file():
             found.append((int(parts[1]), int(parts[2] or 0), path))
     return [(step, path) for step, _, path in sorted(found)]
+
+
+def write_step(path: Path, fill: Callable[[Path], object], state: Mapping[str, Any]) -> None:
+    """Write a new folder `step-N`: what `fill` puts there, then `state.json`. After an error nothing of it is left.
+
+    Raises:
+        OSError: the disk is full or refuses.
+    """
+    path.mkdir()
+    try:
+        fill(path)
+        folder.sync_tree(path)
+        folder.write_durably(path / STATE, json.dumps({"saved": time.time(), "state": dict(state)}))
+        folder.sync(path.parent)
+    except BaseException:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
 
 
 def find(out: Path) -> Unfinished | None:

@@ -14,15 +14,17 @@ import typer
 from rectool import console
 from rectool.commands.flags import command
 from rectool.commands.making import make_artifact
-from rectool.commands.options import Make, Talk
+from rectool.commands.options import Resumable, Talk
 from rectool.errors import RectoolError
-from rectool.evaluation.settings import Computing, Measuring, Ranked, Rating
+from rectool.evaluation.settings import Computing, Language, Measuring, Ranked, Rating, Untuned
+from rectool.prompts.settings import Prompting
 from rectool.settings import setting
 
 if TYPE_CHECKING:
     from rectool.artifacts import Artifact, Draft, Manifest
     from rectool.data.estimate import Plan
     from rectool.evaluation.evaluate import Evaluation
+    from rectool.evaluation.subjects import Subject
 
 BASE_MEMORY = 450 << 20
 """Of Python with torch."""
@@ -39,7 +41,12 @@ class Evaluated:
     """What is evaluated, and on what."""
 
     data: Path = setting(argument=True, recorded=False, help="The data set, made by rectool prep.")
-    model: Path = setting(argument=True, recorded=False, help="The model, made by rectool train-cf.")
+    model: Path | None = setting(
+        None,
+        argument=True,
+        recorded=False,
+        help="The model: made by rectool train-cf, tune-lora or prep backbone, or a Hugging Face folder.",
+    )
 
 
 def register(app: typer.Typer) -> None:
@@ -51,6 +58,8 @@ def register(app: typer.Typer) -> None:
             "rectool eval data/ml-1m runs/mf --out runs/mf-test",
             "rectool eval data/ml-1m runs/mf --warm 'count>3' --threshold valid --out runs/mf-warm",
             "rectool eval data/games runs/sasrec --exclude history --topk --out runs/sasrec-test",
+            "rectool eval data/ml-1m runs/lora --out runs/lora-test",
+            "rectool eval data/ml-1m --llm Qwen/Qwen2-0.5B --noun movies --shots 4 --out runs/qwen-test",
         ],
     )(evaluate)
 
@@ -60,64 +69,56 @@ def evaluate(
     measuring: Measuring,
     rating: Rating,
     ranked: Ranked,
+    language: Language,
+    prompting: Prompting,
+    untuned: Untuned,
     computing: Computing,
-    make: Make,
+    make: Resumable,
     talk: Talk,
 ) -> None:
     """Measure a model on rows that it was not trained on: predictions, metrics by group, intervals."""
-    from rectool.artifacts import Input
+    from rectool.artifacts import Input, open_artifact
+    from rectool.evaluation import subjects
 
-    data, model = _open(evaluated, make)
+    if "dataset" in make.parents():
+        raise RectoolError(f"--parent dataset: the data set is {evaluated.data}, the first argument")
+    data = open_artifact(evaluated.data, "dataset", elsewhere=make.parents())
+    model = subjects.find(evaluated.model, evaluated.data, measuring, language, prompting, untuned, make.parents())
 
     @cache
     def evaluation() -> Evaluation:
         from rectool.data.dataset import Dataset
-        from rectool.devices import device_named
         from rectool.evaluation.evaluate import Evaluation
-        from rectool.models import saved
 
-        device = device_named(computing.device)
-        trained = saved.load(model, device)
-        return Evaluation(
-            trained, Dataset(data), measuring, rating, ranked, device, computing.batch_tokens, seed=make.seed
-        )
+        dataset = Dataset(data)
+        return Evaluation(model.load(dataset, computing, make.seed), dataset, measuring, rating, ranked, seed=make.seed)
 
     def build(draft: Draft) -> None:
+        from rectool.commands.resuming import work_of
+        from rectool.devices import device_named
         from rectool.evaluation.evaluate import write
 
-        found = evaluation().run()
+        found = evaluation().run(work_of(make, draft))
+        if found is None:
+            return
         write(found, draft.path, topk=ranked.topk)
         draft.metrics.update(found.report)
-        draft.run["device"] = str(evaluation().device)
+        draft.run["device"] = str(device_named(computing.device))
 
     make_artifact(
         "result",
         ["rectool", "eval"],
         make,
-        [evaluated, measuring, rating, ranked, computing],
+        [evaluated, measuring, rating, ranked, *model.settings, computing],
         plan=lambda: _plan(data, model, evaluation()),
-        inputs=lambda: [
-            Input("dataset", evaluated.data, artifact=data),
-            Input("model", evaluated.model, artifact=model),
-        ],
+        inputs=lambda: [Input("dataset", evaluated.data, artifact=data), *model.inputs()],
         build=build,
         show=_show,
+        above=model.above,
     )
 
 
-def _open(evaluated: Evaluated, make: Make) -> tuple[Artifact, Artifact]:
-    """The data set and the model. Raises RectoolError unless the model is of this data set."""
-    from rectool.artifacts import open_artifact
-
-    if "dataset" in make.parents():
-        raise RectoolError(f"--parent dataset: the data set is {evaluated.data}, the first argument")
-    data = open_artifact(evaluated.data, "dataset", elsewhere=make.parents())
-    model = open_artifact(evaluated.model, "cf", elsewhere={**make.parents(), "dataset": evaluated.data})
-    model.parent("dataset")
-    return data, model
-
-
-def _plan(data: Artifact, model: Artifact, evaluation: Evaluation) -> Plan:
+def _plan(data: Artifact, model: Subject, evaluation: Evaluation) -> Plan:
     """What would be done, after checking that it can be."""
     from rectool.data.estimate import Plan
 
@@ -126,9 +127,10 @@ def _plan(data: Artifact, model: Artifact, evaluation: Evaluation) -> Plan:
     if evaluation.task == "next-item":
         listed = BYTES_PER_LISTED * max(evaluation.ranked.ks())
         held, written = held + listed, written + (listed if evaluation.ranked.topk else 0)
-    weights = 3 * model.manifest.files["weights.safetensors"].bytes
-    memory = BASE_MEMORY + weights + BYTES_PER_ROW * data.manifest.counts["interactions"] + held * targets
-    return Plan([str(data.path), str(model.path)], written * targets, 0, memory)
+    memory = BASE_MEMORY + 3 * model.weight_bytes()
+    memory += BYTES_PER_ROW * data.manifest.counts["interactions"] + held * targets
+    reads = [str(data.path), *(str(source.path) for source in model.inputs())]
+    return Plan(reads, written * targets, 0, memory)
 
 
 def _show(made: Manifest) -> None:
@@ -143,8 +145,11 @@ def _show(made: Manifest) -> None:
         ["", *groups],
         ["rows", *(f"{line['rows']:,}" for line in by_group)],
         ["users", *(f"{line['users']:,}" for line in by_group)],
-        *([name, *(_cell(cells[name, group]) for group in groups)] for name in names),
     ]
+    priors = found.get("priors", [])
+    for name in names:
+        table.append([name, *(_cell(cells[name, group]) for group in groups)])
+        table += [row for prior in priors if (row := _beside(prior, name, groups))]
     title = f"{found['model']}, {found['task']}, {found['split']} rows"
     for places in _parts(table):
         columns, *rows = ([row[place] for place in places] for row in table)
@@ -158,6 +163,13 @@ def _parts(table: Sequence[Sequence[str]]) -> list[list[int]]:
     widths = [max(len(line) for row in table for line in row[place].split("\n")) + 3 for place in range(len(table[0]))]
     together = max(1, (shutil.get_terminal_size().columns - 1 - widths[0]) // max(widths[1:]))
     return [[0, *range(1, len(widths))[start : start + together]] for start in range(0, len(widths) - 1, together)]
+
+
+def _beside(prior: dict[str, Any], metric: str, groups: Sequence[str]) -> list[str]:
+    """The row of a prior below that of a model; empty for a metric that is not measured of priors."""
+    values = {line["group"]: line["value"] for line in prior["metrics"] if line["metric"] == metric}
+    shown = ["-" if values.get(group) is None else f"{values[group]:.4f}" for group in groups]
+    return [f"  {prior['model']}", *shown] if values else []
 
 
 def _cell(line: dict[str, Any]) -> str:
@@ -175,9 +187,13 @@ def _notes(found: dict[str, Any], uauc: dict[str, Any] | None) -> list[str]:
     rule = found["warm"]
     warm = "a train row, or one in the context of such" if rule == "seen" else f"more than {rule[6:]} train rows"
     notes = [f"warm: user and item each have {warm}; cold: all others"]
+    if "language_model" in found:
+        notes += _language_notes(found["language_model"])
     if uauc is not None:
         skipped, users = uauc["skipped_users"], uauc["users"]
         notes.append(f"uauc: the mean over users with both classes; {skipped:,} of {users:,} users are skipped")
+    if found.get("priors"):
+        notes.append("item mean, user + item mean: smoothed mean labels of train rows, which need no model")
     if found["threshold"] is not None:
         origin = "as given" if found["threshold_from"] == "given" else "the best F1 on validation rows"
         notes.append(f"taken for liked: probability from {found['threshold']:.4g} on, {origin}")
@@ -198,4 +214,17 @@ def _notes(found: dict[str, Any], uauc: dict[str, Any] | None) -> list[str]:
         notes.append(f"intervals: {level}, bootstrap over users, {found['draws']:,} draws")
     if found["repeats"] > 1:
         notes.append(f"means over {found['repeats']} repeats, ± standard deviation")
+    return notes
+
+
+def _language_notes(about: dict[str, Any]) -> list[str]:
+    """What concerns a language model alone."""
+    notes = []
+    trained_on = about["trained_on"]
+    if trained_on is not None and not trained_on["same"]:
+        other = "another data set" if trained_on["same"] is False else "which is not there to be compared with this one"
+        notes.append(f"tuned on {console.printable(trained_on['data'])}, {other}")
+    if about["shortened"]:
+        longer = f"longer than {about['max_tokens']:,} tokens: they lack their oldest titles"
+        notes.append(f"{about['shortened']:,} prompts were {longer}")
     return notes

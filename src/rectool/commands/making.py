@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ def make_artifact(
     build: Callable[[Draft], None],
     show: Callable[[Manifest], None],
     temp_dir: Path | None = None,
+    above: Collection[str] = (),
 ) -> None:
     """Make an artifact as the shared flags say.
 
@@ -41,6 +42,7 @@ def make_artifact(
         inputs: the raw files and artifacts that are read; may download.
         build: writes the files into the draft.
         show: prints what was made.
+        above: roles that `--parent` may name beside those of `inputs`: of what these are made from, and is read too.
 
     Raises:
         RectoolError: bad input or settings, or something stands at `--out`.
@@ -52,7 +54,7 @@ def make_artifact(
         with draft.away(resumed=processes.broadcast_json()) as written:
             build(written)
         return
-    ready = _check(kind, words, make, groups, plan=plan, inputs=inputs)
+    ready = _check(kind, words, make, groups, plan=plan, inputs=inputs, above=above)
     if ready is None:
         return
     making, resume = ready
@@ -78,6 +80,7 @@ def _check(
     *,
     plan: Callable[[], Plan],
     inputs: Callable[[], Sequence[Input]],
+    above: Collection[str],
 ) -> tuple[Making, bool] | None:
     """How it is to be made, and whether a run that stopped is to be continued; None if there is nothing to make."""
     from rectool.artifacts import Making, draft, folder, kinds, manifest, open_artifact, unfinished
@@ -100,7 +103,8 @@ def _check(
         return None
     sources = inputs()
     there = manifest_exists(out)
-    for role in sorted(make.parents().keys() - {source.role for source in sources if source.artifact is not None}):
+    known = {source.role for source in sources if source.artifact is not None}.union(above)
+    for role in sorted(make.parents().keys() - known):
         raise RectoolError(f"--parent {role}: {' '.join(words)} reads no artifact in this role")
     for source in sources:
         if there and folder.real(source.path).is_relative_to(folder.real(out)):

@@ -69,6 +69,8 @@ class Work(Elsewhere):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.seed < 0:
+            raise RectoolError(f"--seed must not be negative, but is {self.seed}")
         if self.overwrite and self.update:
             raise RectoolError("--overwrite and --update contradict each other; give one")
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from rectool import console
 from rectool.commands.flags import command
 from rectool.commands.making import make_artifact
 from rectool.commands.options import Talk, Train
+from rectool.commands.showing import validation_table
 from rectool.errors import RectoolError
 from rectool.settings import setting
 from rectool.training.settings import Collaborative, Fit, Objective, Start
@@ -55,8 +55,6 @@ def train_cf(
     from rectool.training.choice import choose
     from rectool.training.estimate import estimate
 
-    if make.seed < 0:
-        raise RectoolError(f"--seed must not be negative, but is {make.seed}")
     dataset = Dataset(open_artifact(data.data, "dataset", elsewhere=make.parents()))
     sources = [Input("dataset", data.data, artifact=dataset.artifact)]
     vectors = None
@@ -134,14 +132,8 @@ def _start(vectors: Artifact | None, start: Start) -> ItemStart | None:
 def _show(made: Manifest) -> None:
     """The model beside the prior, which needs no training."""
     found = made.metrics
-    columns = [(found["model"], found["valid"])]
+    measured = [(found["model"], found["valid"])]
     if found["prior"] is not None:
         prior = dict(found["prior"])
-        columns.append((f"{prior.pop('model')} (prior)", prior))
-    if not found["valid"]:
-        console.say("there are no validation rows to measure the model on")
-        return
-    rows = [
-        (name, *(f"{values[name]:.4f}" if name in values else "" for _, values in columns)) for name in found["valid"]
-    ]
-    console.table("validation", ("", *(name for name, _ in columns)), rows)
+        measured.append((f"{prior.pop('model')} (prior)", prior))
+    validation_table(measured)

@@ -15,18 +15,20 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from rectool import console
+from rectool import console, processes
 from rectool.artifacts.schemas import TOPK
+from rectool.artifacts.shards import Arrays, Work
 from rectool.data.dataset import Dataset
 from rectool.errors import RectoolError, disk_errors
 from rectool.evaluation.groups import WarmRule, group_rows, training_counts
 from rectool.evaluation.metrics import best_threshold
 from rectool.evaluation.predictions import FILE, Predictions
-from rectool.evaluation.rank import Ranking, rank_rows
+from rectool.evaluation.priors import measure_priors
+from rectool.evaluation.rank import Ranking
 from rectool.evaluation.report import Line, measure_ctr, measure_ranking
-from rectool.evaluation.score import Progress, Rows, score_rows
+from rectool.evaluation.score import Rows
+from rectool.evaluation.scorer import Computation, Evaluable, probabilities
 from rectool.evaluation.settings import Measuring, Ranked, Rating, Task, refuse_for_other_task
-from rectool.models.saved import Trained
 
 
 @dataclass(frozen=True)
@@ -49,34 +51,30 @@ class Evaluation:
     """A model, and how it is to be evaluated.
 
     Attributes:
-        device: where the model is.
-        batch_tokens: of what is encoded together; None for what suits the device.
         seed: of the bootstrap, and of the first repeat.
 
     Raises:
         RectoolError: flags that do not go with the task or the model.
     """
 
-    trained: Trained
+    scorer: Evaluable
     dataset: Dataset
     measuring: Measuring
     rating: Rating
     ranked: Ranked
-    device: torch.device
-    batch_tokens: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         refuse_for_other_task(self.task, self.rating, self.ranked)
-        if self.rating.given() is None and self.trained.probability is None:
+        if self.rating.given() is None and self.scorer.probability is None:
             raise RectoolError(
-                f"--threshold valid: {self.trained.name}, trained for {self.trained.task}, gives no probabilities"
+                f"--threshold valid: {self.scorer.name}, trained for {self.scorer.task}, gives no probabilities"
             )
 
     @property
     def task(self) -> Task:
         """What was asked for, or what the model was trained for."""
-        return self.measuring.task or self.trained.task
+        return self.measuring.task or self.scorer.task
 
     def targets(self, split: str | None = None) -> Rows:
         """The rows of a split (that of the settings) that the task has for targets, in the log's order (N,).
@@ -101,81 +99,100 @@ class Evaluation:
                 raise RectoolError(f"{file} has only disliked {split} rows; choose --targets all")
         return chosen
 
-    def run(self) -> Evaluated:
+    def run(self, work: Work | None = None) -> Evaluated | None:
         """Score or rank, then measure.
+
+        Args:
+            work: what the scoring is done by; by default it is done at one go.
+
+        Returns:
+            None in all processes but the main one, whose scoring they share.
 
         Raises:
             RectoolError: there are no targets, or a score is not finite.
+            Stopped: what is scored so far is saved.
         """
+        work = work or Work()
         rows = self.targets()
-        repeats = self._repeats()
-        found = [self._once(rows, self.seed + repeat) for repeat in range(repeats)]
-        first = found[0]
-        if repeats == 1:
+        found = [self._once(rows, self.seed + repeat, work) for repeat in range(self._repeats())]
+        every = [evaluated for evaluated in found if evaluated is not None]
+        if not every:
+            return None
+        first, *others = every
+        if not others:
             return first
-        lines = summary([evaluated.report["metrics"] for evaluated in found])
-        return Evaluated(first.predictions, first.ranking, {**first.report, "repeats": repeats, "metrics": lines})
+        lines = summary([evaluated.report["metrics"] for evaluated in every])
+        report = {**first.report, "repeats": len(every), "metrics": lines}
+        return Evaluated(first.predictions, first.ranking, report)
 
     def _repeats(self) -> int:
         asked = self.measuring.repeats
-        if asked > 1 and not self.trained.model.stochastic:
-            console.say(f"--repeats {asked}: scores of {self.trained.name} do not depend on chance; evaluated once")
+        if asked > 1 and not self.scorer.stochastic:
+            console.say(f"--repeats {asked}: scores of {self.scorer.name} do not depend on chance; evaluated once")
             return 1
         return asked
 
-    def _once(self, rows: Rows, seed: int) -> Evaluated:
-        torch.manual_seed(seed)
-        return self._next_item(rows) if self.task == "next-item" else self._ctr(rows)
+    def _once(self, rows: Rows, seed: int, work: Work) -> Evaluated | None:
+        return self._next_item(rows, seed, work) if self.task == "next-item" else self._ctr(rows, seed, work)
 
-    def _ctr(self, rows: Rows) -> Evaluated:
-        scores = self._scored(rows, self.measuring.split)
-        probability = self.trained.probabilities(scores)
-        threshold = None
-        if probability is not None:
-            threshold = self.rating.given()
-            threshold = self._chosen_threshold() if threshold is None else threshold
-        predictions = self._predictions(rows, scores, probability=probability)
+    def _ctr(self, rows: Rows, seed: int, work: Work) -> Evaluated | None:
+        scoring = self.scorer.scoring(self.dataset, rows)
+        scores = self._scored(scoring, len(rows), self.measuring.split, seed, work)
+        threshold = self.rating.given() if self.scorer.probability is not None else None
+        if self.rating.given() is None:
+            valid = self.targets("valid")
+            known = scores
+            if self.measuring.split != "valid":
+                of_valid = self.scorer.scoring(self.dataset, valid)
+                known = self._scored(of_valid, len(valid), "valid", seed, work)
+            threshold = self._chosen_threshold(valid, known)
+        if scores is None:
+            return None
+        predictions = self._predictions(rows, scores, probability=probabilities(self.scorer, scores))
         with self._measured(len(rows)):
             lines = measure_ctr(predictions, threshold=threshold, **self._bootstrap())
+            priors = measure_priors(self.dataset, predictions)
         origin = None if threshold is None else "valid" if self.rating.given() is None else "given"
-        return Evaluated(predictions, None, self._report(lines, threshold=threshold, threshold_from=origin))
+        report = self._report(lines, threshold=threshold, threshold_from=origin, priors=priors, **scoring.about)
+        return Evaluated(predictions, None, report)
 
-    def _next_item(self, rows: Rows) -> Evaluated:
+    def _next_item(self, rows: Rows, seed: int, work: Work) -> Evaluated | None:
         ks = self.ranked.ks()
-        with counted(f"ranking {self.dataset.items:,} items for {self.measuring.split} rows", len(rows)) as progress:
-            ranking = rank_rows(
-                self.trained.model,
-                self.trained.history,
-                self.dataset,
-                rows,
-                k=max(ks),
-                exclude=self.ranked.exclude,
-                device=self.device,
-                batch_tokens=self.batch_tokens,
-                progress=progress,
-            )
+        split = self.measuring.split
+        computation = self.scorer.ranking(self.dataset, rows, k=max(ks), exclude=self.ranked.exclude)
+        doing = f"ranking {self.dataset.items:,} items for {split} rows"
+        found = self._computed(computation, len(rows), doing, f"{split} {seed}", seed, work)
+        if found is None:
+            return None
+        ranking = Ranking(**found)
         predictions = self._predictions(rows, ranking.score, rank=ranking.rank)
         counts = training_counts(self.dataset)
         with self._measured(len(rows)):
             lines = measure_ranking(predictions, ranking.top_items, ks=ks, item_counts=counts, **self._bootstrap())
         about = {"exclude": self.ranked.exclude, "k": list(ks), "targets": self.ranked.targets}
-        return Evaluated(predictions, ranking, self._report(lines, **about))
+        return Evaluated(predictions, ranking, self._report(lines, **about, **computation.about))
 
-    def _scored(self, rows: Rows, split: str) -> NDArray[np.float32]:
-        with counted(f"scoring {split} rows", len(rows)) as progress:
-            return score_rows(
-                self.trained.model,
-                self.trained.history,
-                self.dataset,
-                rows,
-                device=self.device,
-                batch_tokens=self.batch_tokens,
-                progress=progress,
-            )
+    def _scored(self, scoring: Computation, rows: int, split: str, seed: int, work: Work) -> NDArray[np.float32] | None:
+        found = self._computed(scoring, rows, f"scoring {split} rows", f"{split} {seed}", seed, work)
+        return None if found is None else found["score"]
 
-    def _chosen_threshold(self) -> float:
-        rows = self.targets("valid")
-        probability = self.trained.probabilities(self._scored(rows, "valid"))
+    def _computed(
+        self, computation: Computation, rows: int, doing: str, part: str, seed: int, work: Work
+    ) -> Arrays | None:
+        """What a computation makes of all rows; None in all processes but the main one."""
+        with work.counted(part, doing, rows) as progress:
+
+            def compute(start: int, stop: int) -> Arrays:
+                torch.manual_seed(_seed_of(seed, start))  # chance is the same wherever an earlier run stopped
+                return computation.compute(start, stop, progress)
+
+            return work.run(part, computation.pieces, compute)
+
+    def _chosen_threshold(self, rows: Rows, scores: NDArray[np.float32] | None) -> float | None:
+        """The threshold of the best F1; None where there are no scores, in other processes than the main one."""
+        if scores is None:
+            return None
+        probability = probabilities(self.scorer, scores)
         assert probability is not None
         return best_threshold(self.dataset.label[rows], probability)
 
@@ -193,15 +210,18 @@ class Evaluation:
     def _bootstrap(self) -> dict[str, Any]:
         return {"draws": self.measuring.draws, "seed": self.seed, "confidence": self.measuring.confidence}
 
-    def _measured(self, rows: int) -> Any:
-        return counted(f"measuring, {self.measuring.draws:,} draws", rows)
+    @contextmanager
+    def _measured(self, rows: int) -> Iterator[None]:
+        with console.step(f"measuring, {self.measuring.draws:,} draws") as step:
+            yield
+            step.amount = rows
 
     def _report(self, lines: Sequence[Line], **about: Any) -> dict[str, Any]:
         nothing = {"threshold": None, "threshold_from": None, "exclude": None, "k": None, "targets": None}
         return {
             "task": self.task,
             "split": self.measuring.split,
-            "model": self.trained.name,
+            "model": self.scorer.name,
             "warm": str(WarmRule.parse(self.measuring.warm)),
             **nothing,
             **about,
@@ -212,18 +232,10 @@ class Evaluation:
         }
 
 
-@contextmanager
-def counted(doing: str, rows: int) -> Iterator[Progress]:
-    """A step over rows; yields what counts those that are done."""
-    done = 0
-
-    def count(more: int) -> None:
-        nonlocal done
-        done += more
-
-    with console.step(doing, fraction=lambda: done / max(1, rows)) as step:
-        yield count
-        step.amount = rows
+def _seed_of(seed: int, row: int) -> int:
+    """A seed for the rows from `row` on, in this process."""
+    state = np.random.SeedSequence((seed, row, processes.rank())).generate_state(1, np.uint64)
+    return int(state[0] >> np.uint64(1))
 
 
 def summary(repeats: Sequence[Sequence[Line]]) -> list[Line]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from rectool.artifacts import Artifact, folder, manifest, open_artifact
 from rectool.artifacts.artifact import is_whole, manifest_exists
+from rectool.console import printable
 from rectool.errors import RectoolError
 
 DEPTH = 2
@@ -179,10 +180,6 @@ def _children(directory: Path) -> list[Path]:
     for child in children:
         folder.settle(child, is_whole)
     return children
-
-
-def printable(name: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in name)
 
 
 def _read(name: str, artifact: Artifact) -> Run:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, fields
-from typing import ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from rectool.errors import RectoolError
 from rectool.settings import flag_name, setting
@@ -106,7 +106,10 @@ class Computing:
 
     device: str = setting("auto", metavar="NAME", recorded=False, help="auto, cpu, cuda or cuda:1.")
     batch_tokens: int | None = setting(
-        None, metavar="N", recorded=False, help="Items of histories that are encoded together, padding included."
+        None,
+        metavar="N",
+        recorded=False,
+        help="Items of histories, or tokens of prompts, that are encoded together, padding included.",
     )
 
     def __post_init__(self) -> None:
@@ -114,9 +117,59 @@ class Computing:
             raise RectoolError(f"--batch-tokens {self.batch_tokens} must be at least 1")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Language:
+    """The language model, and in what it computes."""
+
+    panel: ClassVar[str] = "Language model"
+
+    llm: str | None = setting(
+        None,
+        metavar="NAME|DIR",
+        recorded=False,
+        help="Without MODEL: one that is evaluated as it is, a name on the Hugging Face hub or a folder. With a tuned "
+        "MODEL: where the one lies that it was tuned from.",
+    )
+    revision: str | None = setting(
+        None, metavar="NAME", recorded=False, help="Branch, tag or commit of a model of the hub."
+    )
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = setting(
+        "auto", help="auto: bf16 on a GPU that has it, fp16 on others, fp32 on a CPU."
+    )
+    quantize: Literal["none", "4bit"] = setting(
+        "none", help="4bit: keep weights in four bits, on a GPU, by pip install 'rectool[quant]'."
+    )
+
+    def __post_init__(self) -> None:
+        if self.revision is not None and self.llm is None:
+            raise RectoolError("--revision is of a model of the hub; name it with --llm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Untuned:
+    """How a language model is asked that has not been tuned. A tuned one is asked as it was tuned."""
+
+    panel: ClassVar[str] = "Language model"
+
+    shots: int = setting(
+        0, metavar="K", help="Put so many answered train rows before each prompt, half of them liked; not if tuned."
+    )
+    answer_loss: Literal["softmax", "yes-logit"] = setting(
+        "softmax", help="What a score is: the margin between both answers, or the logit of the first; not if tuned."
+    )
+
+    def __post_init__(self) -> None:
+        if self.shots < 0:
+            raise RectoolError(f"--shots {self.shots} must not be negative")
+
+
+def given(group: Any) -> list[str]:
+    """The flags of a group of settings that are not at their defaults."""
+    return [flag_name(field.name) for field in fields(group) if getattr(group, field.name) != field.default]
+
+
 def refuse_for_other_task(task: Task, rating: Rating, ranked: Ranked) -> None:
     """Raises RectoolError for a flag that was given and means nothing to the task."""
     group, other = (ranked, "next-item") if task == "ctr" else (rating, "ctr")
-    for field in fields(group):
-        if getattr(group, field.name) != field.default:
-            raise RectoolError(f"{flag_name(field.name)} is for --task {other}, but this is --task {task}")
+    for flag in given(group):
+        raise RectoolError(f"{flag} is for --task {other}, but this is --task {task}")

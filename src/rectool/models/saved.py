@@ -38,12 +38,6 @@ class Trained:
     history: HistoryRule | None
     probability: Literal["sigmoid"] | None
 
-    def probabilities(self, scores: NDArray[np.float32]) -> NDArray[np.float32] | None:
-        """What the scores say as probabilities of label 1 (N,), if anything."""
-        if self.probability is None:
-            return None
-        return torch.from_numpy(scores).sigmoid().numpy()
-
 
 def save(trained: Trained, users: NDArray[np.float32], items: NDArray[np.float32], folder: Path) -> None:
     """Write weights, embeddings of users (U, D) and items (I, D), and config."""

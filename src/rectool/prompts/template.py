@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from rectool.artifacts import Input
 from rectool.errors import RectoolError, disk_errors
 
 Task = Literal["ctr", "next-item", "item"]
@@ -103,6 +104,11 @@ def load(name: str) -> Template:
         line = content.count(b"\n", 0, problem.start) + 1
         raise RectoolError(f"{file}, line {line}: it is not UTF-8; save it as UTF-8 text") from None
     return parse(text, name, path)
+
+
+def inputs(name: str | None) -> list[Input]:
+    """What a template is read from: the file of a user's own, nothing outside of rectool for one that comes with it."""
+    return [] if name is None or name in SHIPPED else [Input("prompt", Path(name))]
 
 
 def parse(text: str, name: str, path: Path | None = None) -> Template:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from rectool import console, processes
-from rectool.artifacts import folder
+from rectool.artifacts import unfinished
 from rectool.artifacts.unfinished import STATE, checkpoints
 from rectool.errors import RectoolError, disk_errors
 
@@ -71,16 +70,7 @@ class Checkpoints:
             self.directory.mkdir(parents=True, exist_ok=True)
             for left in set(self.directory.glob("step-*")) - whole:
                 shutil.rmtree(left)
-            path.mkdir()
-            try:
-                _write_tensors(path / TENSORS, tensors)
-                folder.sync_tree(path)
-                text = json.dumps({"step": step, "saved": time.time(), "state": dict(state)})
-                folder.write_durably(path / STATE, text)
-                folder.sync(self.directory)
-            except BaseException:
-                shutil.rmtree(path, ignore_errors=True)
-                raise
+            unfinished.write_step(path, lambda path: _write_tensors(path / TENSORS, tensors), state)
             for other in whole - set(earlier[max(0, len(earlier) - self.keep + 1) :]):
                 shutil.rmtree(other)
 

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from rectool import console, processes
 from rectool.devices import autocast, precision_named
 from rectool.errors import RectoolError, Stopped
+from rectool.stopping import StopRequests
 from rectool.training.checkpoint import load_optimizer_state, optimizer_state
 from rectool.training.memory import keep_freed_memory
+from rectool.training.pace import Pace
 from rectool.training.run import Fitted, Objective, Progress, Run
 from rectool.training.settings import Fit
-from rectool.stopping import StopRequests
 
 LOWER_IS_BETTER = frozenset({"log_loss", "loss"})
 OVERFLOWS_IN_A_ROW = 30
@@ -61,7 +62,7 @@ class _Loop:
         self.best: dict[str, Tensor] = {}
         self.unchecked = torch.zeros((), dtype=torch.float64, device=run.device)  # losses not yet looked at
         self.overflows = 0
-        self.seconds, self.trained = 0.0, 0  # in this process's life: of training alone, and targets in it
+        self.pace = Pace()
         self.saved_at, self.saved_step = time.monotonic(), 0
         if run.resumed:
             self._resume()
@@ -89,7 +90,7 @@ class _Loop:
                 self._validate()
         last = self._copy()
         stopped_early = self._exhausted() and not self._done()
-        return Fitted(self.best or last, last, self.at, stopped_early, self._speed())
+        return Fitted(self.best or last, last, self.at, stopped_early, self.pace.targets_per_second)
 
     def _epoch(self) -> list[NDArray[np.int64]]:
         size = self.settings.batch_size * processes.world_size()
@@ -105,9 +106,6 @@ class _Loop:
 
     def _exhausted(self) -> bool:
         return 0 < self.settings.patience <= self.at.waited
-
-    def _speed(self) -> float:
-        return self.trained / self.seconds if self.seconds else 0.0
 
     def _step(self, batch: NDArray[np.int64]) -> tuple[bool, bool]:
         """One optimizer step; whether to stop, and whether to save."""
@@ -128,34 +126,45 @@ class _Loop:
         self.at.step += 1
         self.at.batch += 1
         self.at.targets += targets
-        self.trained += targets
-        if self.run.device.type == "cpu" or self.at.step % CHECKED_EVERY == 0:
+        telling = self.pace.to_be_told()
+        if self.run.device.type == "cpu" or self.at.step % CHECKED_EVERY == 0 or telling:
             self._check_losses()
-        self.seconds += time.perf_counter() - started
+        self.pace.count(time.perf_counter() - started, targets)
+        if telling:
+            self._tell_remaining()
         return stop, save
 
+    def _tell_remaining(self) -> None:
+        steps = self.at.total - self.at.step
+        remaining = self.pace.remaining(steps)
+        if remaining is not None:
+            console.say(f"about {remaining} for the {steps:,} steps that remain at most, validation aside")
+
     def _gradient(self, batch: NDArray[np.int64], targets: int) -> Tensor:
-        """Gradients of this process's share of the step; the loss summed over it."""
+        """Gradients of this process's share of the step; the loss summed over it.
+
+        Where the GPU runs out of memory the share is computed again, in more and smaller parts.
+        """
+        share = batch[processes.rank() :: processes.world_size()]
         while True:
+            parts = self.objective.parts(share, self.at.parts)
             try:
-                return self._backward(batch, targets)
+                return self._backward(parts, targets)
             except torch.cuda.OutOfMemoryError:
-                if processes.world_size() > 1 or self.at.parts >= len(batch):
+                if all(len(part) <= 1 for part in parts):
                     raise RectoolError(
-                        "the GPU has too little memory for a step; lower --batch-size or raise --accumulate"
+                        f"{self.run.device} has too little memory for a single sample; {self.run.memory_advice}"
                     ) from None
             self.at.parts *= 2
             torch.cuda.empty_cache()
-            console.say(f"too little memory on the GPU: a step is computed in {self.at.parts} parts from here on")
+            console.say(f"too little memory on the GPU: a step is computed in parts of 1/{self.at.parts} from here on")
 
-    def _backward(self, batch: NDArray[np.int64], targets: int) -> Tensor:
+    def _backward(self, parts: list[NDArray[np.int64]], targets: int) -> Tensor:
         seed = np.random.SeedSequence((self.run.seed, self.at.step, processes.rank()))
         torch.manual_seed(int(seed.generate_state(1, np.uint64)[0] >> np.uint64(1)))
         self.optimizer.zero_grad()
         total = torch.zeros((), dtype=torch.float64, device=self.run.device)
-        shares = processes.world_size() * self.at.parts
-        for part in range(self.at.parts):
-            samples = batch[processes.rank() * self.at.parts + part :: shares]
+        for samples in parts:
             if len(samples) == 0:
                 continue
             with autocast(self.run.device, self.dtype):
@@ -243,7 +252,8 @@ class _Loop:
             self._compare(values[self.run.metric])
         said = [f"loss {loss:.4f}", *(f"valid {name} {value:.4f}" for name, value in values.items())]
         best = " (best)" if values and self.at.waited == 0 else ""
-        console.say(f"epoch {at[1]:g}, step {at[0]}: {', '.join(said)}{best}; {self._speed():,.0f} targets/s")
+        speed = f"{self.pace.targets_per_second:,.0f} targets/s"
+        console.say(f"epoch {at[1]:g}, step {at[0]}: {', '.join(said)}{best}; {speed}")
 
     def _compare(self, value: float) -> None:
         sign = -1 if self.run.metric in LOWER_IS_BETTER else 1

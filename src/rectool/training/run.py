@@ -27,6 +27,13 @@ class Objective(Protocol):
     def targets(self, batch: NDArray[np.int64]) -> int:
         """How many targets a batch has."""
 
+    def parts(self, samples: NDArray[np.int64], count: int) -> list[NDArray[np.int64]]:
+        """A process's share of a step cut into what is computed at a time; gradients add up over the parts.
+
+        Args:
+            count: what memory asks for, 1 at first; twice as many each time that it does not suffice.
+        """
+
     def loss(self, samples: NDArray[np.int64]) -> Tensor:
         """The sum of the losses of all targets of the samples."""
 
@@ -45,6 +52,7 @@ class Run:
         max_seconds: stop with a checkpoint after this time.
         checkpoint_seconds: between checkpoints.
         metric: of validation, that early stopping and the best weights follow.
+        memory_advice: what to do where the device has too little memory for a single sample.
     """
 
     seed: int
@@ -54,6 +62,7 @@ class Run:
     max_seconds: float | None = None
     checkpoint_seconds: float = 600.0
     metric: str = ""
+    memory_advice: str = "choose a smaller model, or --device cpu"
 
 
 @dataclass
@@ -68,7 +77,7 @@ class Progress:
         waited: validations since then.
         loss, targets: of all processes, summed since the last validation.
         skipped: steps that overflowed in fp16.
-        parts: how many parts a step's batch is computed in.
+        parts: the count that `Objective.parts` is asked for.
     """
 
     step: int = 0

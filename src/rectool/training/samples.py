@@ -8,6 +8,7 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from rectool.evaluation.scorer import CollaborativeScorer
 from rectool.models.saved import Trained
 from rectool.training.validation import Validation
 
@@ -35,5 +36,8 @@ class SampledObjective(Generic[S]):
     def targets(self, batch: NDArray[np.int64]) -> int:
         return self.samples.targets(batch)
 
+    def parts(self, samples: NDArray[np.int64], count: int) -> list[NDArray[np.int64]]:
+        return [samples[place::count] for place in range(count)]
+
     def validate(self) -> Mapping[str, float]:
-        return self.validation(self.trained)
+        return self.validation(CollaborativeScorer(self.trained, self.validation.device))

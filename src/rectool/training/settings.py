@@ -48,8 +48,8 @@ class Collaborative:
         if self.model not in MODELS:
             raise RectoolError(f"--model {self.model} is none of {', '.join(MODELS)}")
         for name in ("embedding_size", "hidden_size", "layers", "heads", "max_length"):
-            _at_least(self, name, 1)
-        _at_least(self, "init_scale", 0)
+            at_least(self, name, 1)
+        at_least(self, "init_scale", 0)
         if self.smoothing is not None and not 0 < self.smoothing < float("inf"):
             raise RectoolError(f"--smoothing {self.smoothing} must be above 0")
         if self.dropout is not None and not 0 <= self.dropout < 1:
@@ -109,8 +109,8 @@ class Objective:
     autoregressive: bool = setting(False, help="Next item: predict the context rows before a train row too.")
 
     def __post_init__(self) -> None:
-        _at_least(self, "negatives", 1)
-        _at_least(self, "robust", 0)
+        at_least(self, "negatives", 1)
+        at_least(self, "robust", 0)
         if not 0 < self.robust_temperature < float("inf"):
             raise RectoolError(f"--robust-temperature {self.robust_temperature} must be above 0")
         if self.robust_temperature != 1 and not self.robust:
@@ -163,9 +163,9 @@ class Fit:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "steps", "batch_size", "accumulate", "validate_steps", "validate_rows"):
-            _at_least(self, name, 1)
+            at_least(self, name, 1)
         for name in ("learning_rate", "weight_decay", "clip", "patience"):
-            _at_least(self, name, 0)
+            at_least(self, name, 0)
         if not 0 <= self.warmup <= 1:
             raise RectoolError(f"--warmup {self.warmup} is a share of the steps, from 0 to 1")
         if not 0 < self.validate_epochs < float("inf"):
@@ -179,7 +179,8 @@ class Fit:
         return metric
 
 
-def _at_least(group: Any, name: str, least: float) -> None:
+def at_least(group: Any, name: str, least: float) -> None:
+    """Raises RectoolError if a setting, where it is given, is no number from `least` on."""
     value = getattr(group, name)
     if value is not None and not least <= value < float("inf"):
         raise RectoolError(f"{flag_name(name)} {value} must be at least {least}")

@@ -4,38 +4,34 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
-from rectool import console, processes
 from rectool.artifacts import Draft
-from rectool.artifacts.schemas import CURVE
 from rectool.data.dataset import Dataset
 from rectool.errors import disk_errors
+from rectool.evaluation.scorer import CollaborativeScorer
 from rectool.models import saved
-from rectool.models.model import SequenceModel, Sequences, Size, TrainingRows
+from rectool.models.model import FactorModel, SequenceModel, Sequences, Size
 from rectool.models.priors import start_from_mean
 from rectool.models.saved import Trained
-from rectool.models.table import model_class
 from rectool.training import loop
 from rectool.training.choice import Choice
+from rectool.training.counting import PRIORS, counted, prior, training_rows
 from rectool.training.ctr import BlockwiseObjective, PointwiseObjective
-from rectool.training.loop import LOWER_IS_BETTER
 from rectool.training.next_item import BlockObjective, RowObjective
-from rectool.training.run import Fitted, Run
+from rectool.training.report import report
 from rectool.training.run import Objective as Minimised
+from rectool.training.run import Run
 from rectool.training.settings import Fit, Loss, Objective
 from rectool.training.start import ItemStart
 from rectool.training.validation import Validation
 
-PRIORS = {"ctr": "bias", "next-item": "popularity"}
-"""What needs no training, to be told beside every model of a task."""
+RANKED_BY_PAIRS = 500
+"""Validation rows at most, unless told otherwise, where a ranking scores each pair by itself."""
 USERS_AT_A_TIME = 4096
 
 
@@ -61,7 +57,8 @@ def train(
     """
     run = replace(run, metric=choice.metric)
     trained = untrained(dataset, choice, run)
-    validation = Validation.of(dataset, trained, run.device, settings.validate_rows, run.seed)
+    limit = settings.validate_rows or (RANKED_BY_PAIRS if _ranks_by_pairs(trained) else None)
+    validation = Validation.of(dataset, trained.task, run.device, limit, run.seed)
     rows = training_rows(dataset, trained)
     fitted = None
     if trained.model.counted:
@@ -82,8 +79,18 @@ def train(
             tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in last.state_dict().items()}
             save_file(tensors, draft.path / "last.safetensors")
     _write(draft, dataset, trained, run.device)
-    prior = _prior(rows, trained, validation, choice.metric)
-    _report(draft, trained, fitted, validation, prior, choice.metric, run)
+    beside = None
+    if trained.name != PRIORS[trained.task]:
+        beside = prior(dataset, trained.task, trained.probability is not None, validation, choice.metric)
+    draft.metrics.update(
+        model=trained.name,
+        task=trained.task,
+        metric=choice.metric,
+        valid=validation(CollaborativeScorer(trained, run.device)),
+        prior=beside,
+        parameters=sum(parameter.numel() for parameter in trained.model.parameters()),
+    )
+    report(draft, run, fitted)
 
 
 def untrained(dataset: Dataset, choice: Choice, run: Run) -> Trained:
@@ -93,43 +100,9 @@ def untrained(dataset: Dataset, choice: Choice, run: Run) -> Trained:
     return Trained(choice.name, net, choice.task, choice.history, choice.probability)
 
 
-def training_rows(dataset: Dataset, trained: Trained) -> TrainingRows:
-    """The train rows of a data set, as a model observes them; for next item they are all alike, without labels."""
-    rows = dataset.targets("train")
-    history = trained.history
-    histories = dataset.histories(liked_only=history is not None and history.liked_only)
-    start, stop = histories.slices(rows, 1)
-    before = np.full(len(rows), -1, np.int64)
-    before[stop > start] = histories.items[stop[stop > start] - 1]
-    label = dataset.label[rows] if trained.task == "ctr" else np.full(len(rows), -1)
-    columns = (dataset.user[rows], dataset.item[rows], label, before)
-    return TrainingRows(
-        dataset.users, dataset.items, *(torch.from_numpy(column.astype(np.int64)) for column in columns)
-    )
-
-
-def counted(trained: Trained, rows: TrainingRows, validation: Validation, metric: str) -> Trained:
-    """A model that only counts, with what its settings leave open chosen on validation."""
-    settings, kind = trained.model.settings, type(trained.model)
-    left_open = {name: choices for name, choices in kind.choices.items() if getattr(settings, name) is None}
-    candidates = [settings]
-    for name, choices in left_open.items():
-        candidates = [replace(each, **{name: choice}) for each in candidates for choice in choices]
-    best, best_value = None, -np.inf
-    for each in candidates:
-        model = kind(each, trained.model.size)
-        model.observe(rows)
-        candidate = replace(trained, model=model.to(validation.device).eval())
-        values = validation(candidate) if len(candidates) > 1 else {}
-        value = values.get(metric, 0.0) * (-1 if metric in LOWER_IS_BETTER else 1)
-        if best is None or value > best_value:
-            best, best_value = candidate, value
-    assert best is not None
-    if left_open:
-        chosen = ", ".join(f"{name} {getattr(best.model.settings, name):g}" for name in left_open)
-        found = f"the best of {len(candidates)}" if metric in values else "as none is better"
-        console.say(f"{trained.name}: {chosen}, {found} by {metric} on validation")
-    return best
+def _ranks_by_pairs(trained: Trained) -> bool:
+    """Whether ranking costs a score of every pair of a row and an item."""
+    return trained.task == "next-item" and not (isinstance(trained.model, FactorModel) or trained.model.counted)
 
 
 def _objective(
@@ -175,46 +148,3 @@ def user_vectors(trained: Trained, dataset: Dataset, device: torch.device) -> ND
         parts.append(trained.model.user_vectors(users, sequences).float().cpu().numpy())
     vectors: NDArray[np.float32] = np.concatenate(parts)
     return vectors
-
-
-def _prior(rows: TrainingRows, trained: Trained, validation: Validation, metric: str) -> dict[str, Any] | None:
-    """What the prior of the task reaches on the same validation rows."""
-    name = PRIORS[trained.task]
-    if trained.name == name:
-        return None
-    kind = model_class(name)
-    model = kind(kind.Settings(), trained.model.size)
-    prior = Trained(name, model, trained.task, None, "sigmoid" if trained.probability else None)
-    return {"model": name, **validation(counted(prior, rows, validation, metric))}
-
-
-def _report(
-    draft: Draft,
-    trained: Trained,
-    fitted: Fitted | None,
-    validation: Validation,
-    prior: dict[str, Any] | None,
-    metric: str,
-    run: Run,
-) -> None:
-    """Fill in the manifest's figures, and write the curve."""
-    draft.metrics.update(model=trained.name, task=trained.task, metric=metric, valid=validation(trained), prior=prior)
-    draft.metrics["parameters"] = sum(p.numel() for p in trained.model.parameters())
-    draft.run.update(device=_device_name(run.device), world_size=processes.world_size())
-    if fitted is None:
-        return
-    at = fitted.progress
-    draft.metrics.update(
-        steps=at.step,
-        epochs=at.epoch,
-        best_step=at.best_step if at.best is not None else at.step,
-        stopped_early=fitted.stopped_early,
-        skipped_steps=at.skipped,
-        targets_per_second=round(fitted.targets_per_second, 1),
-    )
-    columns = [list(column) for column in zip(*at.curve, strict=True)]
-    pq.write_table(pa.table(columns, schema=CURVE), draft.path / "curve.parquet")
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

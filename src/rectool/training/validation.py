@@ -1,4 +1,4 @@
-"""What validation measures while a collaborative model is trained."""
+"""What validation measures while a model is trained."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 from rectool import processes
 from rectool.data.dataset import Dataset
 from rectool.evaluation.auc import auc, uauc
-from rectool.evaluation.rank import rank_rows
-from rectool.evaluation.score import score_rows
-from rectool.models.model import FactorModel
-from rectool.models.saved import Trained
+from rectool.evaluation.scorer import Scorer
+from rectool.models.saved import Task
 
 CUTOFF = 10
-ROWS, RANKED_BY_PAIRS = 20_000, 500
+ROWS = 20_000
+"""Measured on at most, unless told otherwise."""
 
 
 class Validation:
@@ -26,54 +25,45 @@ class Validation:
 
     Args:
         rows: (N,) rows of the log.
+        device: where the processes bring their values together.
     """
 
     def __init__(self, dataset: Dataset, rows: NDArray[np.int64], device: torch.device) -> None:
         self.dataset, self.rows, self.device = dataset, rows, device
 
     @classmethod
-    def of(cls, dataset: Dataset, trained: Trained, device: torch.device, limit: int | None, seed: int) -> Validation:
-        """On the validation rows that a model's task can be measured on, `limit` of them at most, chosen at random.
+    def of(cls, dataset: Dataset, task: Task, device: torch.device, limit: int | None, seed: int) -> Validation:
+        """On the validation rows that a task can be measured on, `limit` of them at most, chosen at random.
 
-        Without a limit, `ROWS`, or `RANKED_BY_PAIRS` where each costs a score of every item.
+        Without a limit, `ROWS`.
         """
         rows = dataset.targets("valid")
-        if trained.task == "ctr":
+        if task == "ctr":
             rows = rows[dataset.label[rows] >= 0]
-        if limit is None:
-            by_pairs = trained.task == "next-item" and not (
-                isinstance(trained.model, FactorModel) or trained.model.counted
-            )
-            limit = RANKED_BY_PAIRS if by_pairs else ROWS
+        limit = limit or ROWS
         if len(rows) > limit:
             rows = np.sort(np.random.default_rng(seed).choice(rows, limit, replace=False))
         return cls(dataset, rows, device)
 
-    def __call__(self, trained: Trained) -> dict[str, float]:
+    def __call__(self, scorer: Scorer) -> dict[str, float]:
         """Metrics of `training.settings.METRICS`; none where there are no rows, or where they are not defined."""
         if len(self.rows) == 0:
             return {}
-        values = self._ctr(trained) if trained.task == "ctr" else self._next_item(trained)
+        values = self._ctr(scorer) if scorer.task == "ctr" else self._next_item(scorer)
         return {name: value for name, value in values.items() if not np.isnan(value)}
 
-    def _ctr(self, trained: Trained) -> dict[str, float]:
-        def score(rows: NDArray[np.int64]) -> NDArray[np.float32]:
-            return score_rows(trained.model, trained.history, self.dataset, rows, device=self.device)
-
-        scores = self._shared(score).numpy()
+    def _ctr(self, scorer: Scorer) -> dict[str, float]:
+        scores = self._shared(lambda rows: scorer.score(self.dataset, rows)).numpy()
         users, labels = self.dataset.user[self.rows], self.dataset.label[self.rows]
         values = {"auc": auc(labels, scores), "uauc": uauc(users, labels, scores).value}
-        if trained.probability is not None:
+        if scorer.probability is not None:
             logits, truth = torch.from_numpy(scores).double(), torch.from_numpy(labels).double()
             loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, truth)
             values["log_loss"] = float(loss)
         return values
 
-    def _next_item(self, trained: Trained) -> dict[str, float]:
-        def rank(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-            return rank_rows(trained.model, trained.history, self.dataset, rows, k=CUTOFF, device=self.device).rank
-
-        ranks = self._shared(rank).numpy()
+    def _next_item(self, scorer: Scorer) -> dict[str, float]:
+        ranks = self._shared(lambda rows: scorer.rank(self.dataset, rows, k=CUTOFF).rank).numpy()
         hit = ranks <= CUTOFF
         return {
             f"ndcg@{CUTOFF}": float((hit / np.log2(1 + ranks)).mean()),

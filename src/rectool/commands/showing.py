@@ -1,0 +1,18 @@
+"""What several commands show of what they made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rectool import console
+
+
+def validation_table(measured: Sequence[tuple[str, Mapping[str, float]]]) -> None:
+    """Validation metrics of a model, and beside it of others that need no training: the name and values of each."""
+    if not measured[0][1]:
+        console.say("there are no validation rows to measure the model on")
+        return
+    rows = [
+        (name, *(f"{values[name]:.4f}" if name in values else "" for _, values in measured)) for name in measured[0][1]
+    ]
+    console.table("validation", ("", *(name for name, _ in measured)), rows)

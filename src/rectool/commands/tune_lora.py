@@ -1,0 +1,98 @@
+"""`rectool tune-lora`: a data set and a language model -> one that answers yes or no."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+import typer
+
+from rectool.commands.flags import command
+from rectool.commands.making import make_artifact
+from rectool.commands.options import Talk, Train
+from rectool.commands.showing import validation_table
+from rectool.commands.train_cf import Data
+from rectool.prompts.settings import Prompting
+from rectool.training.lora_settings import Answering, FitLanguage, Language, Lora
+
+if TYPE_CHECKING:
+    from rectool.artifacts import Draft, Input, Manifest
+    from rectool.data.estimate import Plan
+    from rectool.training.tuning import Tuning
+
+
+def register(app: typer.Typer) -> None:
+    """Add `rectool tune-lora`."""
+    command(
+        app,
+        "tune-lora",
+        examples=[
+            "rectool tune-lora data/ml-1m --llm TinyLlama/TinyLlama-1.1B-Chat-v1.0 --noun movies --out runs/lora",
+            "rectool tune-lora data/ml-1m --llm Qwen/Qwen2-7B --quantize 4bit --samples 64 --epochs 50 --out runs/few",
+            "rectool tune-lora data/ml-1m --llm runs/nano --full --learning-rate 1e-3 --out runs/nano-tuned",
+        ],
+    )(tune_lora)
+
+
+def tune_lora(
+    data: Data,
+    language: Language,
+    lora: Lora,
+    prompting: Prompting,
+    answering: Answering,
+    fit: FitLanguage,
+    make: Train,
+    talk: Talk,
+) -> None:
+    """Tune a language model to answer whether a user likes an item, by LoRA or as a whole."""
+    from rectool.artifacts import Input, open_artifact
+    from rectool.data.dataset import Dataset
+
+    dataset = Dataset(open_artifact(data.data, "dataset", elsewhere=make.parents()))
+
+    @cache
+    def tuning() -> Tuning:
+        from rectool.training.tuning import prepare
+
+        return prepare(dataset, language, lora, prompting, answering, fit, make.seed, make.parents())
+
+    def inputs() -> list[Input]:
+        from rectool.training.tuning import inputs_of
+
+        return [Input("dataset", data.data, artifact=dataset.artifact), *inputs_of(tuning(), prompting)]
+
+    def plan() -> Plan:
+        return tuning().plan([str(source.path) for source in inputs()])
+
+    def build(draft: Draft) -> None:
+        from rectool.training.checkpoint import Checkpoints
+        from rectool.training.run import Run
+        from rectool.training.tune_lora import tune
+
+        run = Run(
+            seed=make.seed,
+            device=tuning().device,
+            checkpoints=Checkpoints(draft.checkpoints, make.keep),
+            resumed=draft.resumed,
+            max_seconds=make.max_seconds(),
+            checkpoint_seconds=60 * make.checkpoint_minutes,
+        )
+        tune(draft, tuning(), run)
+
+    make_artifact(
+        "llm",
+        ["rectool", "tune-lora"],
+        make,
+        [data, language, lora, prompting, answering, fit],
+        plan=plan,
+        inputs=inputs,
+        build=build,
+        show=_show,
+    )
+
+
+def _show(made: Manifest) -> None:
+    """The model beside the priors, which need no training."""
+    found = made.metrics
+    priors = [{**prior} for prior in found["priors"]]
+    validation_table([(found["model"], found["valid"]), *((prior.pop("model"), prior) for prior in priors)])

@@ -1,0 +1,1 @@
+"""Language models: where they come from, what is read off them, and the one composite that recommends."""

@@ -1,0 +1,164 @@
+"""Reading hidden states off a language model: its body, without the head that would make logits of them.
+
+Shapes: B rows   L tokens of the longest   H hidden size   S tokens of a packed line   W lines
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+from rectool.errors import RectoolError
+from rectool.prompts.tokens import TokenRows
+
+BOUNDLESS = 1 << 30
+"""The context of a model that names none."""
+_POSITIONS_AFTER_PADDING = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer"}
+"""Architectures whose first position is the one after the padding id."""
+
+
+def causal_of(model: nn.Module) -> PreTrainedModel:
+    """The Hugging Face model itself; of a PEFT model the one that the adapter was put into."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def body_of(model: nn.Module) -> nn.Module:
+    """The model without its head, live adapters included; a model without a head is its own body."""
+    body: nn.Module = causal_of(model).base_model
+    return body
+
+
+def context_of(config: PretrainedConfig) -> int:
+    """How many tokens a model of this configuration can read at once."""
+    text = config.get_text_config(decoder=True)
+    said = getattr(text, "max_position_embeddings", None)
+    if not isinstance(said, int) or said <= 0:
+        return BOUNDLESS
+    return said - text.pad_token_id - 1 if text.model_type in _POSITIONS_AFTER_PADDING else said
+
+
+def refuse_too_long(tokens: TokenRows, config: PretrainedConfig) -> None:
+    """Raises RectoolError if a row has more tokens than the model can read, or none."""
+    lengths, most = tokens.lengths, context_of(config)
+    if len(lengths) and lengths.max() > most:
+        raise RectoolError(
+            f"a prompt has {lengths.max():,} tokens, but the model reads {most:,} at most; "
+            f"shorten prompts with --max-tokens {most} or a smaller --history"
+        )
+    if len(lengths) and lengths.min() == 0:
+        raise RectoolError(f"prompt {int(lengths.argmin())} has no token; give the template some text")
+
+
+def last_hidden(model: nn.Module, ids: Tensor, lengths: Tensor) -> Tensor:
+    """The hidden state at each row's last token (B, H), after the final norm.
+
+    Rows are padded on the right and no mask is given: a causal model never looks there, and keeps its fast path.
+
+    Args:
+        ids: (B, L) int64, padded with any id of the vocabulary.
+        lengths: (B,) int64, at least 1.
+    """
+    states: Tensor = body_of(model)(input_ids=ids, use_cache=False).last_hidden_state  # (B, L, H)
+    return states[torch.arange(len(ids), device=ids.device), lengths - 1]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Rows one after the other in lines, each with positions of its own.
+
+    Attributes:
+        ids: (W, S) int64.
+        positions: (W, S) int64, from 0 in each row; 0 where a line is filled up.
+        lines, ends: (B,) int64, the line of each row and the place of its last token there.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    lines: Tensor
+    ends: Tensor
+
+
+def pack(tokens: TokenRows, places: NDArray[Any], width: int, device: torch.device) -> Packed:
+    """Put rows (B,) into lines of `width` tokens, the longest first, each into the first line that has room.
+
+    Raises:
+        ValueError: a row is longer than a line.
+    """
+    lengths = tokens.lengths[places]
+    if len(lengths) and lengths.max() > width:
+        raise ValueError(f"a row of {lengths.max()} tokens does not go into a line of {width}")
+    room: list[int] = []
+    lines, starts = np.empty(len(places), np.int64), np.empty(len(places), np.int64)
+    for row in np.argsort(-lengths, kind="stable"):
+        needed = int(lengths[row])
+        line = next((line for line, left in enumerate(room) if left >= needed), len(room))
+        if line == len(room):
+            room.append(width)
+        lines[row], starts[row] = line, width - room[line]
+        room[line] -= needed
+    rows, _ = tokens.padded(places)  # (B, L)
+    real = np.arange(rows.shape[1]) < lengths[:, None]
+    row, within = np.nonzero(real)
+    ids, positions = np.zeros((2, len(room), width - min(room, default=0)), np.int64)
+    ids[lines[row], starts[row] + within] = rows[real]
+    positions[lines[row], starts[row] + within] = within
+    arrays = (ids, positions, lines, starts + lengths - 1)
+    return Packed(*(torch.from_numpy(array).to(device) for array in arrays))
+
+
+def packed_last_hidden(model: nn.Module, packed: Packed) -> Tensor:
+    """The hidden state at each row's last token (B, H), like `last_hidden`; only where `can_pack` says so.
+
+    No mask and no cache are given: only then does transformers keep the rows of a line apart.
+    """
+    states: Tensor = body_of(model)(
+        input_ids=packed.ids, position_ids=packed.positions, attention_mask=None, use_cache=False
+    ).last_hidden_state  # (W, S, H)
+    return states[packed.lines, packed.ends]
+
+
+def can_pack(model: nn.Module) -> bool:
+    """Whether this model, with its attention, keeps packed rows apart; found by trying two short ones.
+
+    True of softmax attention by sdpa, eager and flash attention; not of models with a recurrent state.
+    """
+    device = next(model.parameters()).device
+    vocabulary = causal_of(model).config.get_text_config(decoder=True).vocab_size
+    ids = np.arange(1, 13, dtype=np.int32) % vocabulary
+    rows = TokenRows(ids, np.array([0, 7, 12]))
+    whole = TokenRows(ids, np.array([0, 12]))
+    with reading(model):
+        one, two = (last_hidden(model, *on(device, *rows.padded(np.array([place])))) for place in (0, 1))
+        mixed = last_hidden(model, *on(device, *whole.padded(np.array([0]))))
+        try:
+            packed = packed_last_hidden(model, pack(rows, np.arange(2), 12, device))
+        except (TypeError, ValueError):  # it takes no position_ids
+            return False
+    apart = float((packed - torch.cat([one, two])).abs().max())
+    seen = float((mixed - two).abs().max())
+    return apart <= 0.1 * seen
+
+
+@contextmanager
+def reading(model: nn.Module) -> Iterator[None]:
+    """Without dropout and gradients; afterwards the model is in the mode it was in."""
+    before = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(before)
+
+
+def on(device: torch.device, *arrays: NDArray[np.int64]) -> tuple[Tensor, ...]:
+    return tuple(torch.from_numpy(array).to(device) for array in arrays)

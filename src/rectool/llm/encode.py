@@ -1,0 +1,67 @@
+"""Hidden states of many prompts: hardly any padding, nothing computed twice, memory bounded.
+
+Shapes: N rows   B rows of a batch   H hidden size
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from rectool.llm import prefix, sharing
+from rectool.llm.body import refuse_too_long
+from rectool.llm.reading import Budget, Encoded, Reader, default_budget, in_batches
+from rectool.prompts.tokens import TokenRows
+
+
+def hidden_states(
+    model: nn.Module,
+    tokens: TokenRows,
+    *,
+    device: torch.device,
+    budget: int | None = None,
+    groups: NDArray[np.integer[Any]] | None = None,
+    progress: Callable[[int], None] | None = None,
+    layer: int | None = None,
+) -> Iterator[Encoded]:
+    """The hidden state at each row's last token: the one that predicts what comes next.
+
+    Rows of about one length are encoded together. What rows of a group begin with alike is encoded once, and its keys
+    and values are read by all of them; which prefixes are worth it is found from the tokens. In float32 every row's
+    state is that of the row alone, within 1e-5, whatever the budget. Where memory runs out the budget is halved.
+
+    Args:
+        model: causal, with adapters or without.
+        budget: tokens of a batch, padding included; None for what suits the device.
+        groups: (N,) rows of different groups share nothing; zeros let all rows share; None shares nothing.
+        progress: told how many more rows are done.
+        layer: read the state after this many layers, before the final norm (0: the embeddings); None or the number of
+            all layers for the model's output, after the final norm.
+
+    Yields:
+        Each row once, in no particular order: (places (B,), states (B, H) in the model's dtype, on the device).
+
+    Raises:
+        RectoolError: a row is longer than the model can read, there is no such layer, or one row alone is too much.
+    """
+    reader = Reader(model, layer)
+    refuse_too_long(tokens, reader.config)
+    room = Budget(budget or default_budget(reader.config, reader.dtype, device), device)
+    lengths = tokens.lengths
+    clusters = None
+    if groups is not None and prefix.can_share(reader, int(lengths.max(initial=0)), device):
+        clusters = sharing.find(tokens, groups)
+    rows = np.arange(len(tokens)) if clusters is None else clusters.alone
+    alone = in_batches(rows, lengths[rows], partial(reader.last_hidden, tokens, device), room)
+    together = prefix.encoded(reader, tokens, clusters, room) if clusters is not None else ()
+    for places, states in chain(together, alone):
+        if progress is not None:
+            progress(len(places))
+        yield places, states

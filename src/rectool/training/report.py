@@ -1,0 +1,33 @@
+"""What the manifest of a trained model says of its training."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from rectool import processes
+from rectool.artifacts import Draft
+from rectool.artifacts.schemas import CURVE
+from rectool.training.run import Fitted, Run
+
+
+def report(draft: Draft, run: Run, fitted: Fitted | None) -> None:
+    """Fill in the figures of a run, and write its curve; `fitted` is None where there was nothing to fit."""
+    device = torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else "cpu"
+    draft.run.update(device=device, world_size=processes.world_size())
+    if run.device.type == "cuda":
+        draft.run["device_memory_bytes"] = torch.cuda.max_memory_allocated(run.device)
+    if fitted is None:
+        return
+    at = fitted.progress
+    draft.metrics.update(
+        steps=at.step,
+        epochs=at.epoch,
+        best_step=at.best_step if at.best is not None else at.step,
+        stopped_early=fitted.stopped_early,
+        skipped_steps=at.skipped,
+        targets_per_second=round(fitted.targets_per_second, 1),
+    )
+    columns = [list(column) for column in zip(*at.curve, strict=True)]
+    pq.write_table(pa.table(columns, schema=CURVE), draft.path / "curve.parquet")

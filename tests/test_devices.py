@@ -1,0 +1,54 @@
+"""What a device has left."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rectool.devices import free_memory
+
+CPU = torch.device("cpu")
+MEMINFO, LIMIT = "/proc/meminfo", "/sys/fs/cgroup/memory.max"
+
+
+@pytest.fixture
+def files(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What the system's files say; those that are not named are not there."""
+    said: dict[str, str] = {}
+
+    def read(path: Path, *_: Any, **__: Any) -> str:
+        if str(path) not in said:
+            raise FileNotFoundError(path)
+        return said[str(path)]
+
+    monkeypatch.setattr(Path, "read_text", read)
+    return said
+
+
+def test_the_least_that_the_system_names(files: dict[str, str]) -> None:
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert free_memory(CPU) == machine
+    files[MEMINFO] = "MemTotal: 5 kB\nMemAvailable:    3000 kB\n"
+    assert free_memory(CPU) == 3_072_000
+    files[LIMIT] = "max\n"
+    assert free_memory(CPU) == 3_072_000
+    files[LIMIT] = "2000000\n"
+    assert free_memory(CPU) == 2_000_000
+    files[MEMINFO] = "nothing of the kind"
+    assert free_memory(CPU) == 2_000_000
+
+
+def test_this_machine() -> None:
+    assert 1 << 20 < free_memory(CPU) <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def test_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody has, and what this process holds without using it."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (1000, 5000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 300)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 100)
+    assert free_memory(torch.device("cuda:0")) == 1200
