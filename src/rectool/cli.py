@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from rectool import __version__, console, processes
-from rectool.commands import adopt, compare, distill, inspect, prep, train_cf, tune_lora
+from rectool.commands import adopt, compare, distill, inspect, prep, prep_backbone, train_cf, tune_lora
 from rectool.commands import eval as evaluation
 from rectool.errors import RectoolError, Stopped
 
@@ -35,6 +35,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start with: rectool prep synthetic --out data/synthetic",
 )
+prep_backbone.register(prep.app)
 app.add_typer(prep.app, name="prep")
 train_cf.register(app)
 tune_lora.register(app)

@@ -1,0 +1,77 @@
+"""`rectool prep backbone`: a data set -> a small language model from its own texts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from rectool import console
+from rectool.commands.flags import command
+from rectool.commands.making import make_artifact
+from rectool.commands.options import Talk, Train
+from rectool.commands.train_cf import Data
+from rectool.training.backbone_settings import Pretraining, Small
+
+if TYPE_CHECKING:
+    from rectool.artifacts import Draft, Manifest
+    from rectool.data.estimate import Plan
+
+
+def register(app: typer.Typer) -> None:
+    """Add `backbone` to `rectool prep`."""
+    command(
+        app,
+        "backbone",
+        examples=[
+            "rectool prep backbone data/synthetic --out runs/nano",
+            "rectool prep backbone data/ml-1m --size micro --max-time 1h --out runs/micro",
+        ],
+    )(backbone)
+
+
+def backbone(data: Data, small: Small, fit: Pretraining, make: Train, talk: Talk) -> None:
+    """A small language model from a data set's own texts, to try the whole chain offline."""
+    from rectool.artifacts import Input, open_artifact
+    from rectool.data.dataset import Dataset
+
+    dataset = Dataset(open_artifact(data.data, "dataset", elsewhere=make.parents()))
+
+    def build(draft: Draft) -> None:
+        from rectool.devices import device_named
+        from rectool.training import backbone
+        from rectool.training.checkpoint import Checkpoints
+        from rectool.training.run import Run
+
+        run = Run(
+            seed=make.seed,
+            device=device_named(fit.device),
+            checkpoints=Checkpoints(draft.checkpoints, make.keep),
+            resumed=draft.resumed,
+            max_seconds=make.max_seconds(),
+            checkpoint_seconds=60 * make.checkpoint_minutes,
+        )
+        backbone.make(draft, dataset, small, fit, run)
+
+    def plan() -> Plan:
+        from rectool.training.backbone import estimate
+
+        return estimate(dataset, small, fit)
+
+    make_artifact(
+        "backbone",
+        ["rectool", "prep", "backbone"],
+        make,
+        [data, small, fit],
+        plan=plan,
+        inputs=lambda: [Input("dataset", data.data, artifact=dataset.artifact)],
+        build=build,
+        show=_show,
+    )
+
+
+def _show(made: Manifest) -> None:
+    found = made.metrics
+    if found["perplexity"] is not None:
+        size, perplexity = f"{found['size']}: {found['parameters']:,} parameters", found["perplexity"]
+        console.show(f"{size}, perplexity {perplexity:.2f} on held-out texts")

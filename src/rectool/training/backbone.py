@@ -1,0 +1,186 @@
+"""Making a small language model from a data set's own texts: a tokenizer, and a Llama that is pretrained on them.
+
+It is for trying the whole chain without a hub; what it knows is one data set.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from rectool import console
+from rectool.artifacts import Draft
+from rectool.data.dataset import Dataset
+from rectool.data.estimate import Plan
+from rectool.devices import device_named, precision_named
+from rectool.errors import RectoolError, disk_errors
+from rectool.llm.files import hushed
+from rectool.prompts import template
+from rectool.prompts.tokenizer import Tokenizer
+from rectool.prompts.tokens import TokenRows, bounds, within
+from rectool.training import corpus, loop
+from rectool.training.backbone_settings import CONTEXT, Pretraining, Small
+from rectool.training.byte_pairs import byte_pairs
+from rectool.training.language import LanguageObjective
+from rectool.training.llm_way import BATCH_TOKENS
+from rectool.training.report import report
+from rectool.training.run import Run
+from rectool.training.token_parts import TokenParts
+
+METRIC = "loss"
+HELD_OUT = 0.05
+"""Of the texts, at most."""
+BASE_MEMORY = 1 << 30
+"""Of Python with torch and transformers, and of the texts."""
+COPIES = 6
+"""Of the parameters while training, see `training.estimate`."""
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What a backbone is made from.
+
+    Attributes:
+        vocabulary: texts that the tokenizer is learned from.
+        all: texts that the model reads.
+    """
+
+    vocabulary: list[str]
+    all: list[str]
+
+
+def estimate(dataset: Dataset, small: Small, fit: Pretraining) -> Plan:
+    """A plan with sizes.
+
+    Raises:
+        RectoolError: the device or its precision is not there.
+    """
+    precision_named(fit.precision, device_named(fit.device))
+    with torch.device("meta"):
+        model = LlamaForCausalLM(configured(small, small.vocabulary or small.shape.vocabulary))
+    weights = 4 * sum(parameter.numel() for parameter in model.parameters())
+    return Plan(
+        [str(dataset.artifact.path)],
+        disk_bytes=weights,
+        scratch_bytes=5 * weights,
+        memory_bytes=BASE_MEMORY + COPIES * weights,
+    )
+
+
+def make(draft: Draft, dataset: Dataset, small: Small, fit: Pretraining, run: Run) -> None:
+    """Learn a tokenizer, pretrain a model, and write both into the draft of a `backbone` artifact.
+
+    Raises:
+        RectoolError: the data set has no texts to learn from, or the loss is no longer finite.
+        Stopped: with a checkpoint.
+    """
+    run = replace(run, metric=METRIC)
+    texts = written(dataset, small, run.seed)
+    vocabulary = small.vocabulary or small.shape.vocabulary
+    made = byte_pairs(texts.vocabulary, vocabulary, words=corpus.WORDS, context=CONTEXT)
+    tokens = tokenised(made, texts.all)
+    model = initialised(small, made, run.seed).to(run.device)
+    order = np.random.default_rng(run.seed).permutation(len(tokens))
+    aside = min(fit.validate_rows or len(tokens), int(HELD_OUT * len(tokens)))
+    read, held_out = tokens.take(np.sort(order[aside:])), tokens.take(np.sort(order[:aside]))
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    console.say(
+        f"a {small.size} model of {parameters:,} parameters and {len(made):,} tokens reads {len(read):,} texts of "
+        f"{read.lengths.sum():,} tokens; it is for trying things offline, and knows nothing but this data set"
+    )
+    parts = TokenParts(BATCH_TOKENS[run.device.type])
+    objective = LanguageObjective(model, read, held_out, parts, run.device)
+    fitted = loop.fit(objective, fit, run)
+    model.load_state_dict(fitted.best, strict=False)
+    with disk_errors(draft.path, "choose another --out"), hushed():
+        model.save_pretrained(draft.path)
+        made.save_pretrained(draft.path, save_jinja_files=False)
+    model.eval()
+    with torch.inference_mode():
+        loss = objective.validate().get(METRIC)
+    draft.metrics.update(
+        size=small.size,
+        parameters=parameters,
+        vocabulary=len(made),
+        texts=len(read),
+        tokens=int(read.lengths.sum()),
+        loss=loss,
+        perplexity=None if loss is None else round(math.exp(loss), 4),
+    )
+    report(draft, run, fitted)
+
+
+def written(dataset: Dataset, small: Small, seed: int) -> Texts:
+    """The texts of a data set, and the tokenizer's.
+
+    Raises:
+        RectoolError: it has none to speak of.
+    """
+    items = corpus.item_texts(dataset)
+    histories = corpus.known_histories(dataset)
+    lists = corpus.lists(dataset, histories)
+    if not lists:
+        raise RectoolError(
+            f"{dataset.artifact.path} has no user with two liked train rows, which leaves nothing to read"
+        )
+    asked = list(corpus.exercises(dataset, histories, small.exercises, seed))
+    frames = [template.load(name).text for name in template.SHIPPED]
+    return Texts([*items, *lists, *frames], [*items, *lists, *asked])
+
+
+def tokenised(made: PreTrainedTokenizerFast, texts: Sequence[str]) -> TokenRows:
+    """Texts between a token that begins and one that ends them, cut to what the model reads."""
+    encoded = Tokenizer(made).encode(texts)
+    offsets = bounds(encoded.lengths)
+    lengths = np.minimum(encoded.lengths, CONTEXT - 2)
+    ends = bounds(lengths + 2)
+    ids = np.full(int(ends[-1]), made.eos_token_id, np.int32)
+    ids[ends[:-1]] = made.bos_token_id
+    place = within(lengths)
+    ids[np.repeat(ends[:-1] + 1, lengths) + place] = encoded.ids[np.repeat(offsets[:-1], lengths) + place]
+    return TokenRows(ids, ends)
+
+
+def configured(small: Small, vocabulary: int) -> LlamaConfig:
+    """The shape of a size; its weights are made by `initialised`."""
+    shape = small.shape
+    return LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=shape.hidden,
+        intermediate_size=(shape.hidden * 8 // 3) // 16 * 16,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        max_position_embeddings=CONTEXT,
+        initializer_range=shape.hidden**-0.5,
+        tie_word_embeddings=False,
+    )
+
+
+def initialised(small: Small, made: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
+    """A model whose weights are drawn for its width: Hugging Face's 0.02 learns nothing at this size.
+
+    Embeddings have variance 1, matrices 1 / inputs, and those that write into the residual stream 1 / (2 * layers) of
+    that (GPT-2's rule).
+    """
+    torch.manual_seed(seed)
+    config = configured(small, len(made))
+    config.bos_token_id, config.eos_token_id, config.pad_token_id = (
+        made.bos_token_id,
+        made.eos_token_id,
+        made.pad_token_id,
+    )
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        for name, layer in model.named_modules():
+            if isinstance(layer, nn.Embedding):
+                layer.weight.normal_()
+            elif isinstance(layer, nn.Linear):
+                writes = name.endswith(("o_proj", "down_proj"))
+                layer.weight.normal_(std=(layer.in_features * (2 * small.shape.layers if writes else 1)) ** -0.5)
+    return model

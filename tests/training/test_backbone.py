@@ -1,0 +1,55 @@
+"""Making a small language model: its texts as tokens, its first weights, and the folder that comes out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from rectool.data.dataset import Dataset
+from rectool.errors import RectoolError
+from rectool.training import backbone, corpus
+from rectool.training.backbone_settings import CONTEXT, SIZES, Pretraining, Small
+from rectool.training.byte_pairs import byte_pairs
+
+
+def test_texts_become_tokens_between_a_beginning_and_an_end() -> None:
+    made = byte_pairs(["one two three"] * 3, 512, words=corpus.WORDS, context=CONTEXT)
+    rows = backbone.tokenised(made, ["one two", "", "x" * 3000])
+    for row, text in enumerate(("one two", "")):
+        own = rows.ids[rows.offsets[row] : rows.offsets[row + 1]].tolist()
+        assert own == [*made.encode(text), made.eos_token_id]
+    assert rows.lengths.tolist()[2] == CONTEXT
+    assert rows.ids[-1] == made.eos_token_id
+
+
+@pytest.mark.parametrize(("size", "least", "most"), [("nano", 0.4e6, 1.2e6), ("micro", 3e6, 8e6), ("mini", 14e6, 30e6)])
+def test_sizes_are_what_they_say(size: str, least: float, most: float) -> None:
+    with torch.device("meta"):
+        model = backbone.LlamaForCausalLM(backbone.configured(Small(size=size), SIZES[size].vocabulary))  # type: ignore[arg-type]
+    assert least < sum(parameter.numel() for parameter in model.parameters()) < most
+
+
+def test_weights_are_drawn_for_their_width() -> None:
+    made = byte_pairs(["one two three"] * 3, 512, words=corpus.WORDS, context=CONTEXT)
+    model = backbone.initialised(Small(), made, seed=0)
+    assert model.config.vocab_size == len(made)
+    layer = model.model.layers[0]
+    assert model.model.embed_tokens.weight.std().item() == pytest.approx(1, rel=0.05)
+    assert layer.self_attn.q_proj.weight.std().item() == pytest.approx(128**-0.5, rel=0.05)
+    assert layer.self_attn.o_proj.weight.std().item() == pytest.approx((128 * 4) ** -0.5, rel=0.05)
+    again = backbone.initialised(Small(), made, seed=0)
+    assert torch.equal(again.lm_head.weight, model.lm_head.weight)
+
+
+def test_a_data_set_without_histories_is_refused(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpus, "known_histories", lambda dataset: [np.array([], np.int32)][:0])
+    with pytest.raises(RectoolError, match="has no user with two liked train rows"):
+        backbone.written(dataset, Small(), seed=0)
+
+
+def test_what_is_not_measured_is_refused() -> None:
+    with pytest.raises(RectoolError, match="--metric auc is not measured of a backbone"):
+        Pretraining(metric="auc")
+    with pytest.raises(RectoolError, match="--vocabulary 100 must be at least 512"):
+        Small(vocabulary=100)
