@@ -23,7 +23,7 @@ from rectool.data.dataset import Dataset
 from rectool.evaluation.auc import auc
 from rectool.llm import recommender as recommenders
 from rectool.prompts.cached import cached_rows
-from rectool.training import tuning
+from rectool.training import tune_lora, tuning
 from rectool.training.answers import AnswerObjective
 
 Command = Callable[..., Any]
@@ -226,6 +226,14 @@ def test_however_it_is_computed_the_result_is_the_same(flags: Any, tune: Command
     assert found["checkpointing"] == ("--checkpointing" in flags and "on" in flags)
 
 
+def test_much_padding_is_a_reason_to_pack(tune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for least, packed in ((0.25, False), (0.0, True)):
+        monkeypatch.setattr(tune_lora, "PACKED_FROM", least)
+        done = tune("--steps", 1, "--overwrite")
+        assert open_artifact(tmp_path / "out").manifest.metrics["packed"] is packed
+        assert ("prompts are packed into lines of 512 tokens" in done.stderr) == packed
+
+
 def test_too_little_memory_halves_the_tokens(tune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert tune("--dropout", 0).code == 0
     real = AnswerObjective.loss
@@ -356,7 +364,7 @@ def test_the_same_seed_gives_the_same_bytes(tune: Command, tmp_path: Path) -> No
         (["--prompt", "hatllm"], "prompt hatllm is of task next-item, but ctr is needed"),
         (
             ["--prompt", "collm"],
-            "prompt collm has places for embeddings ({user}), which tune-lora has none for; choose",
+            "prompt collm has places for embeddings (",
         ),
         (["--prompt", "nothing"], "nothing"),
         (["--max-tokens", 100_000], "--max-tokens 100000 is more than the 512 tokens"),
@@ -364,6 +372,7 @@ def test_the_same_seed_gives_the_same_bytes(tune: Command, tmp_path: Path) -> No
         (["--full", "--quantize", "4bit"], "--quantize 4bit keeps weights as they are, --full trains them; give one"),
         (["--quantize", "4bit"], "--quantize 4bit needs a GPU, but --device is cpu"),
         (["--precision", "fp16"], "--precision fp16 needs a GPU"),
+        (["--revision", "main"], "--revision main is of a model of the hub, but "),
         (["--full", "--rank", 4], "--rank means nothing with --full"),
         (["--rank", 0], "--rank 0 must be at least 1"),
         (["--metric", "ndcg@10"], "--metric ndcg@10 is not measured for ctr"),

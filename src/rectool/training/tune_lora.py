@@ -28,7 +28,7 @@ from rectool.training.counting import prior
 from rectool.training.llm_way import Way, in_gigabytes
 from rectool.training.report import report
 from rectool.training.run import Run
-from rectool.training.token_parts import TokenParts, padding_share
+from rectool.training.token_parts import LINE_TOKENS, TokenParts, padding_share
 from rectool.training.tuning import Tuning
 from rectool.training.validation import Validation
 
@@ -160,6 +160,7 @@ def _is_packed(tuning: Tuning, recommender: Recommender, padding: float) -> bool
     if tuning.fit.packing == "off" or (tuning.fit.packing == "auto" and padding < PACKED_FROM):
         return False
     if can_pack(recommender.model):
+        console.say(f"prompts are packed into lines of {LINE_TOKENS} tokens, without padding")
         return True
     if tuning.fit.packing == "on":
         raise RectoolError(f"--packing on: {tuning.backbone.name} cannot tell packed prompts apart; leave it out")

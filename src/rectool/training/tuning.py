@@ -119,6 +119,8 @@ def prepare(
     rows = chosen_rows(dataset, answering, seed)
     metric = fit.metric_for("ctr")
     found = backbone.find(language.llm, revision=language.revision, elsewhere=elsewhere)
+    if language.revision is not None and found.hub is None:
+        raise RectoolError(f"--revision {language.revision} is of a model of the hub, but {language.llm} is a folder")
     prompts = Prompts.chosen(prompting, found.tokenizer(), default=DEFAULT_PROMPT, context=found.context)
     refuse_unfit(prompts, found)
     return Tuning(
