@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
+
 from rectool.data.dataset import Dataset
+from rectool.errors import RectoolError
 from rectool.prompts.catalogue import Catalogue
 from rectool.training import corpus
 
@@ -53,7 +56,16 @@ def test_answers_of_exercises_are_true_and_of_both_kinds(dataset: Dataset) -> No
     assert 0.4 < answers.count("Yes") / len(answers) < 0.8
 
 
-def test_item_texts_are_titles_and_descriptions(dataset: Dataset, tiny: Path) -> None:
-    texts = corpus.item_texts(dataset)
-    assert texts[: dataset.items] == Catalogue(dataset).titles.to_pylist()
-    assert set(texts[dataset.items :]) <= set(dataset.texts().to_pylist())
+def test_item_texts_are_titles_and_descriptions_of_items_that_training_knows(dataset: Dataset) -> None:
+    known = np.unique(dataset.item[dataset.targets("train")])
+    assert 0 < len(known) < dataset.items
+    titles, texts = Catalogue(dataset).titles.to_pylist(), dataset.texts().to_pylist()
+    found = corpus.item_texts(dataset)
+    assert found[: len(known)] == [titles[item] for item in known]
+    assert found[len(known) :] == [texts[item] for item in known if texts[item]]
+
+
+def test_ids_are_no_titles(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Dataset, "titles", Dataset.item_ids)
+    with pytest.raises(RectoolError, match="items are called by their ids; prepare it with titles"):
+        corpus.item_texts(dataset)

@@ -36,6 +36,8 @@ from rectool.training.token_parts import TokenParts
 METRIC = "loss"
 HELD_OUT = 0.05
 """Of the texts, at most."""
+FRAMES = 0.1
+"""Of what the tokenizer learns from, for what prompts say around titles."""
 BASE_MEMORY = 1 << 30
 """Of Python with torch and transformers, and of the texts."""
 COPIES = 6
@@ -120,7 +122,7 @@ def written(dataset: Dataset, small: Small, seed: int) -> Texts:
     """The texts of a data set, and the tokenizer's.
 
     Raises:
-        RectoolError: it has none to speak of.
+        RectoolError: it has none to speak of, or none but ids.
     """
     items = corpus.item_texts(dataset)
     histories = corpus.known_histories(dataset)
@@ -130,8 +132,9 @@ def written(dataset: Dataset, small: Small, seed: int) -> Texts:
             f"{dataset.artifact.path} has no user with two liked train rows, which leaves nothing to read"
         )
     asked = list(corpus.exercises(dataset, histories, small.exercises, seed))
-    frames = [template.load(name).text for name in template.SHIPPED]
-    return Texts([*items, *lists, *frames], [*items, *lists, *asked])
+    said = [part for name in template.SHIPPED for part in template.load(name).parts if isinstance(part, str)]
+    copies = math.ceil(FRAMES * sum(map(len, [*items, *lists])) / sum(map(len, said)))
+    return Texts([*items, *lists, *said * copies], [*items, *lists, *asked])
 
 
 def tokenised(made: PreTrainedTokenizerFast, texts: Sequence[str]) -> TokenRows:
