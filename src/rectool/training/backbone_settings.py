@@ -42,7 +42,7 @@ class Small:
     )
     vocabulary: int | None = setting(None, metavar="N", help="Tokens at most; by default what the size is made for.")
     exercises: int = setting(
-        20_000, metavar="N", help="Reading exercises beside the texts: which words stand in a list of titles."
+        25_000, metavar="N", help="Reading exercises beside the texts: which words stand in a list of titles."
     )
 
     def __post_init__(self) -> None:
@@ -58,7 +58,7 @@ class Small:
 class Pretraining(Fit):
     """How long and how fast it is pretrained."""
 
-    epochs: int = setting(2, metavar="N", help="Passes over the texts, at most.")
+    epochs: int = setting(1, metavar="N", help="Passes over the texts, at most.")
     batch_size: int = setting(1024, metavar="N", help="Tokens per step and process.")
     optimizer: Literal["adam", "adamw"] = setting("adamw", help="adam couples weight decay to the gradient.")
     learning_rate: float = setting(2e-3, metavar="RATE", help="Its highest value.")
@@ -69,7 +69,7 @@ class Pretraining(Fit):
         None, metavar="NAME", help="The loss of held-out texts, which is all that is measured."
     )
     patience: int = setting(3, metavar="N", help="Validations without a better value before stopping; 0 never stops.")
-    validate_epochs: float = setting(0.5, metavar="N", help="Epochs between validations.")
+    validate_epochs: float = setting(0.25, metavar="N", help="Epochs between validations.")
     validate_rows: int | None = setting(500, metavar="N", help="Texts that are held out for validation, at most.")
 
     def __post_init__(self) -> None:
