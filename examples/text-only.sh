@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A language model that reads titles alone: as it is, with examples in its prompt, and tuned. TALLRec's way, and the text
-# stage of CoLLM, SeLLa-Rec and SASRecLLM. Offline on the embedded data, in about a quarter of an hour on two cores.
+# stage of CoLLM, SeLLa-Rec and SASRecLLM. Offline on the embedded data, in about half an hour on two cores.
 # Run it with: bash examples/text-only.sh
 #
 # DATA is the data set and LLM the model, a name on the Hugging Face hub or a folder; without them both are made here. On a
@@ -38,8 +38,8 @@ result bias "$OUT/models/bias"
 result zero-shot --llm "$LLM" --noun "$NOUN"
 result 4-shot --llm "$LLM" --noun "$NOUN" --shots 4
 
-# LoRA of rank 8 on queries and values, as in the papers. A small model wants a larger learning rate, and learns more when
-# all of its weights are trained.
+# LoRA of rank 8 on queries and values, as in the papers. A small model wants a larger learning rate, and can be trained as
+# a whole. docs/results.md says what may be expected of it: little.
 tune() {
   local name=$1
   shift
