@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,3 +59,18 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
         monkeypatch.setattr(pieces, "LEAST_TOKENS", tokens)
 
     return cut
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the tests of a file keep what they make once."""
+    return tmp_path_factory.mktemp("shelf")
+
+
+@pytest.fixture
+def data(rectool: Callable[..., Any], shelf: Path) -> Path:
+    """A data set with 89 labelled test rows, made once for the tests of a file."""
+    out = shelf / "data"
+    if not out.exists():
+        assert rectool("prep", "synthetic", "--users", 60, "--items", 60, "--quiet", "--out", out).code == 0
+    return out

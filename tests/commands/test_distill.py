@@ -31,11 +31,6 @@ Command = Callable[..., Any]
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("shelf")
-
-
 @pytest.fixture
 def data(rectool: Command, shelf: Path) -> Path:
     """60 items, every third without a description, one with a title that would move a terminal's cursor."""

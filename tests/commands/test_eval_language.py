@@ -31,20 +31,6 @@ Command = Callable[..., Any]
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("shelf")
-
-
-@pytest.fixture
-def data(rectool: Command, shelf: Path) -> Path:
-    """89 labelled test rows."""
-    out = shelf / "data"
-    if not out.exists():
-        assert rectool("prep", "synthetic", "--users", 60, "--items", 60, "--quiet", "--out", out).code == 0
-    return out
-
-
 @pytest.fixture
 def tuned(data: Path, shelf: Path, tiny_llm: Callable[..., Path]) -> Callable[..., Path]:
     """An `llm` artifact with an adapter that does something, or whose weights have all changed."""

@@ -21,19 +21,6 @@ from rectool.evaluation.scorer import CollaborativeScorer
 Command = Callable[..., Any]
 
 
-@pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("shelf")
-
-
-@pytest.fixture
-def data(rectool: Command, shelf: Path) -> Path:
-    out = shelf / "data"
-    if not out.exists():
-        assert rectool("prep", "synthetic", "--users", 60, "--items", 60, "--quiet", "--out", out).code == 0
-    return out
-
-
 @pytest.fixture
 def model(rectool: Command, data: Path, shelf: Path) -> Callable[[str], Path]:
     """A model that has been trained a little."""

@@ -38,20 +38,11 @@ def backbone(data: Data, small: Small, fit: Pretraining, make: Train, talk: Talk
     dataset = Dataset(open_artifact(data.data, "dataset", elsewhere=make.parents()))
 
     def build(draft: Draft) -> None:
+        from rectool.commands.resuming import run_of
         from rectool.devices import device_named
         from rectool.training import backbone
-        from rectool.training.checkpoint import Checkpoints
-        from rectool.training.run import Run
 
-        run = Run(
-            seed=make.seed,
-            device=device_named(fit.device),
-            checkpoints=Checkpoints(draft.checkpoints, make.keep),
-            resumed=draft.resumed,
-            max_seconds=make.max_seconds(),
-            checkpoint_seconds=60 * make.checkpoint_minutes,
-        )
-        backbone.make(draft, dataset, small, fit, run)
+        backbone.make(draft, dataset, small, fit, run_of(make, draft, device_named(fit.device)))
 
     def plan() -> Plan:
         from rectool.training.backbone import estimate

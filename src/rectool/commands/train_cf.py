@@ -69,20 +69,12 @@ def train_cf(
         return estimate(dataset, choice, fit, [str(source.path) for source in sources])
 
     def build(draft: Draft) -> None:
+        from rectool.commands.resuming import run_of
         from rectool.devices import device_named
-        from rectool.training.checkpoint import Checkpoints
-        from rectool.training.run import Run
         from rectool.training.train_cf import train
 
-        run = Run(
-            seed=make.seed,
-            device=device_named(fit.device),
-            checkpoints=Checkpoints(draft.checkpoints, make.keep),
-            resumed=draft.resumed,
-            max_seconds=make.max_seconds(),
-            checkpoint_seconds=60 * make.checkpoint_minutes,
-        )
         choice = choose(dataset, model, objective, fit, start)
+        run = run_of(make, draft, device_named(fit.device))
         train(draft, dataset, choice, objective, fit, run, _start(vectors, start))
 
     def inputs() -> list[Input]:

@@ -65,19 +65,10 @@ def tune_lora(
         return tuning().plan([str(source.path) for source in inputs()])
 
     def build(draft: Draft) -> None:
-        from rectool.training.checkpoint import Checkpoints
-        from rectool.training.run import Run
+        from rectool.commands.resuming import run_of
         from rectool.training.tune_lora import tune
 
-        run = Run(
-            seed=make.seed,
-            device=tuning().device,
-            checkpoints=Checkpoints(draft.checkpoints, make.keep),
-            resumed=draft.resumed,
-            max_seconds=make.max_seconds(),
-            checkpoint_seconds=60 * make.checkpoint_minutes,
-        )
-        tune(draft, tuning(), run)
+        tune(draft, tuning(), run_of(make, draft, tuning().device))
 
     make_artifact(
         "llm",

@@ -70,7 +70,7 @@ class LanguageScorer:
     def rank(
         self, dataset: Dataset, rows: Rows, *, k: int, exclude: Exclude = "none", progress: Progress | None = None
     ) -> Ranking:
-        raise self._ranks_not()
+        raise ranks_not(self.name)
 
     def scoring(self, dataset: Dataset, rows: Rows) -> Computation:
         tokens = cached_rows(self.recommender.prompts, dataset, rows)
@@ -86,10 +86,12 @@ class LanguageScorer:
         return Computation(cuts, compute, {"language_model": about})
 
     def ranking(self, dataset: Dataset, rows: Rows, *, k: int, exclude: Exclude) -> Computation:
-        raise self._ranks_not()
+        raise ranks_not(self.name)
 
-    def _ranks_not(self) -> RectoolError:
-        return RectoolError(f"{self.name} rates rows; it does not rank the catalogue")
+
+def ranks_not(name: str) -> RectoolError:
+    """What a language model that is asked to rank the catalogue answers."""
+    return RectoolError(f"{name} rates rows; it does not rank the catalogue")
 
 
 def tuned(artifact: Artifact, language: Language, dataset: Dataset, computing: Computing) -> LanguageScorer:

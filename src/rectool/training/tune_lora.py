@@ -16,6 +16,7 @@ from rectool.data.batches import shuffled_batches
 from rectool.data.dataset import Dataset
 from rectool.devices import autocast, free_memory
 from rectool.errors import RectoolError, disk_errors
+from rectool.evaluation.language import ranks_not
 from rectool.evaluation.rank import Exclude, Ranking
 from rectool.evaluation.score import Progress, Rows, refuse_not_finite
 from rectool.llm import recommender as recommenders
@@ -60,7 +61,7 @@ class Live:
     def rank(
         self, dataset: Dataset, rows: Rows, *, k: int, exclude: Exclude = "none", progress: Progress | None = None
     ) -> Ranking:
-        raise NotImplementedError("it rates rows")
+        raise ranks_not(self.name)
 
 
 def tune(draft: Draft, tuning: Tuning, run: Run) -> None:
