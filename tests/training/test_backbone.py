@@ -37,7 +37,8 @@ def test_weights_are_drawn_for_their_width() -> None:
     layer = model.model.layers[0]
     assert model.model.embed_tokens.weight.std().item() == pytest.approx(1, rel=0.05)
     assert layer.self_attn.q_proj.weight.std().item() == pytest.approx(128**-0.5, rel=0.05)
-    assert layer.self_attn.o_proj.weight.std().item() == pytest.approx((128 * 4) ** -0.5, rel=0.05)
+    assert layer.self_attn.o_proj.weight.std().item() == pytest.approx((128 * 6) ** -0.5, rel=0.05)
+    assert torch.equal(layer.self_attn.k_proj.weight, layer.self_attn.q_proj.weight)
     again = backbone.initialised(Small(), made, seed=0)
     assert torch.equal(again.lm_head.weight, model.lm_head.weight)
 

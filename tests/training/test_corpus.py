@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -39,21 +40,46 @@ def test_lists_are_written_as_prompts_write_them(dataset: Dataset) -> None:
     assert len(found) == sum(-(-len(items) // corpus.LIST_TITLES) for items in histories)
 
 
-def test_answers_of_exercises_are_true_and_of_both_kinds(dataset: Dataset) -> None:
+def asked(text: str, after: str) -> tuple[list[str], list[tuple[str, str]], list[tuple[str, str]]]:
+    """The titles that an exercise lists, and what it asks of words and of titles, with the answers."""
+    listed, _, questions = text.partition('". ')
+    words = re.findall(rf'([^\s"]+){re.escape(after)} (Yes|No)\.', re.sub(r'"[^"]*"\? (Yes|No)\.', "", questions))
+    return listed[1:].split('", "'), words, re.findall(r'"([^"]*)"\? (Yes|No)\.', questions)
+
+
+@pytest.mark.parametrize(("made", "after"), [(corpus.word_exercises, ""), (corpus.title_exercises, "?")])
+def test_answers_about_words_are_true_and_of_both_kinds(dataset: Dataset, made: Any, after: str) -> None:
     histories = corpus.known_histories(dataset)
-    found = list(corpus.exercises(dataset, histories, 50, seed=3))
-    assert found == list(corpus.exercises(dataset, histories, 50, seed=3))
-    assert found != list(corpus.exercises(dataset, histories, 50, seed=4))
+    found = list(made(dataset, histories, 50, seed=3))
+    assert found == list(made(dataset, histories, 50, seed=3))
+    assert found != list(made(dataset, histories, 50, seed=4))
     answers = []
     for text in found:
-        listed, _, questions = text.rpartition('".')
-        words = set(re.sub(r'[",]+ "|"', " ", listed).split())
-        asked = re.findall(r" (\S+)\? (Yes|No)\.", questions)
-        assert len(asked) == corpus.ASKED
-        for word, answer in asked:
-            assert answer == ("Yes" if word in words else "No"), text
+        titles, words, _ = asked(text, after)
+        assert len(words) == (corpus.TITLE_WORDS_ASKED if after else corpus.WORDS_ASKED)
+        there = {word for title in titles for word in title.split()}
+        for word, answer in words:
+            assert answer == ("Yes" if word in there else "No"), text
             answers.append(answer)
     assert 0.4 < answers.count("Yes") / len(answers) < 0.8
+
+
+def test_titles_that_are_like_a_list_share_words_with_more_of_it(dataset: Dataset) -> None:
+    titles_with = Counter(word for title in Catalogue(dataset).titles.to_pylist() for word in set(title.split()))
+    common = {word for word, titles in titles_with.items() if titles > corpus.COMMON * dataset.items}
+    shared: dict[str, list[int]] = {"Yes": [], "No": []}
+    for text in corpus.title_exercises(dataset, corpus.known_histories(dataset), 60, seed=1):
+        listed, _, questions = asked(text, "?")
+        assert len(questions) == corpus.TITLES_ASKED
+        for title, answer in questions:
+            telling = set(title.split()) - common
+            shared[answer].append(sum(not telling.isdisjoint(other.split()) for other in listed))
+    assert 0.4 < len(shared["Yes"]) / sum(map(len, shared.values())) < 0.6
+    assert np.mean(shared["Yes"]) > np.mean(shared["No"]) + 0.5
+
+
+def test_nobody_s_history_makes_no_exercises(dataset: Dataset) -> None:
+    assert not list(corpus.word_exercises(dataset, [], 5, seed=0))
 
 
 def test_item_texts_are_titles_and_descriptions_of_items_that_training_knows(dataset: Dataset) -> None:

@@ -37,6 +37,17 @@ def test_the_loss_is_the_sum_of_the_models_own_losses(tiny_llm: Callable[..., Pa
     torch.testing.assert_close(whole, naive, rtol=1e-4, atol=1e-5)
 
 
+def test_an_epoch_reads_one_chapter_after_the_other(tiny_llm: Callable[..., Path]) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_llm(), dtype=torch.float32)
+    tokens = TokenRows(np.arange(200, dtype=np.int32), np.arange(0, 201, 2))
+    chapters = np.arange(100) % 2
+    objective = LanguageObjective(model, tokens, ROWS, TokenParts(12), torch.device("cpu"), chapters)
+    batches = objective.batches(8, (0, 1))
+    assert sorted(np.concatenate(batches)) == list(range(100))
+    read = [chapters[batch] for batch in batches]
+    assert np.array_equal(np.concatenate(read), np.repeat([0, 1], 50))
+
+
 def test_no_texts_aside_measure_nothing(tiny_llm: Callable[..., Path]) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_llm(), dtype=torch.float32)
     nothing = TokenRows(np.empty(0, np.int32), np.zeros(1, np.int64))

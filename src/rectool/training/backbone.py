@@ -35,9 +35,11 @@ from rectool.training.token_parts import TokenParts
 
 METRIC = "loss"
 HELD_OUT = 0.05
-"""Of the texts, at most."""
+"""Of the texts of the last chapter, at most: what comes first is forgotten a little."""
 FRAMES = 0.1
 """Of what the tokenizer learns from, for what prompts say around titles."""
+WORDS_FIRST = 0.4
+"""Of the exercises, those about words alone, which are read first."""
 BASE_MEMORY = 1 << 30
 """Of Python with torch and transformers, and of the texts."""
 COPIES = 6
@@ -50,11 +52,11 @@ class Texts:
 
     Attributes:
         vocabulary: texts that the tokenizer is learned from.
-        all: texts that the model reads.
+        chapters: texts that the model reads, one chapter after the other.
     """
 
     vocabulary: list[str]
-    all: list[str]
+    chapters: tuple[list[str], list[str]]
 
 
 def estimate(dataset: Dataset, small: Small, fit: Pretraining) -> Plan:
@@ -86,18 +88,21 @@ def make(draft: Draft, dataset: Dataset, small: Small, fit: Pretraining, run: Ru
     texts = written(dataset, small, run.seed)
     vocabulary = small.vocabulary or small.shape.vocabulary
     made = byte_pairs(texts.vocabulary, vocabulary, words=corpus.WORDS, context=CONTEXT)
-    tokens = tokenised(made, texts.all)
+    tokens = tokenised(made, [text for chapter in texts.chapters for text in chapter])
+    chapters = np.repeat(np.arange(len(texts.chapters)), [len(chapter) for chapter in texts.chapters])
     model = initialised(small, made, run.seed).to(run.device)
-    order = np.random.default_rng(run.seed).permutation(len(tokens))
-    aside = min(fit.validate_rows or len(tokens), int(HELD_OUT * len(tokens)))
-    read, held_out = tokens.take(np.sort(order[aside:])), tokens.take(np.sort(order[:aside]))
+    last = np.flatnonzero(chapters == chapters[-1])
+    aside = min(fit.validate_rows or len(last), int(HELD_OUT * len(last)))
+    chosen = np.sort(np.random.default_rng(run.seed).choice(last, aside, replace=False))
+    kept = np.delete(np.arange(len(tokens)), chosen)
+    read, held_out = tokens.take(kept), tokens.take(chosen)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     console.say(
         f"a {small.size} model of {parameters:,} parameters and {len(made):,} tokens reads {len(read):,} texts of "
         f"{read.lengths.sum():,} tokens; it is for trying things offline, and knows nothing but this data set"
     )
     parts = TokenParts(BATCH_TOKENS[run.device.type])
-    objective = LanguageObjective(model, read, held_out, parts, run.device)
+    objective = LanguageObjective(model, read, held_out, parts, run.device, chapters[kept])
     fitted = loop.fit(objective, fit, run)
     model.load_state_dict(fitted.best, strict=False)
     with disk_errors(draft.path, "choose another --out"), hushed():
@@ -131,10 +136,12 @@ def written(dataset: Dataset, small: Small, seed: int) -> Texts:
         raise RectoolError(
             f"{dataset.artifact.path} has no user with two liked train rows, which leaves nothing to read"
         )
-    asked = list(corpus.exercises(dataset, histories, small.exercises, seed))
+    about_words = round(WORDS_FIRST * small.exercises)
+    first = corpus.word_exercises(dataset, histories, about_words, seed)
+    second = corpus.title_exercises(dataset, histories, small.exercises - about_words, seed)
     said = [part for name in template.SHIPPED for part in template.load(name).parts if isinstance(part, str)]
     copies = math.ceil(FRAMES * sum(map(len, [*items, *lists])) / sum(map(len, said)))
-    return Texts([*items, *lists, *said * copies], [*items, *lists, *asked])
+    return Texts([*items, *lists, *said * copies], ([*items, *lists, *first], [*second]))
 
 
 def tokenised(made: PreTrainedTokenizerFast, texts: Sequence[str]) -> TokenRows:
@@ -169,7 +176,7 @@ def initialised(small: Small, made: PreTrainedTokenizerFast, seed: int) -> Llama
     """A model whose weights are drawn for its width: Hugging Face's 0.02 learns nothing at this size.
 
     Embeddings have variance 1, matrices 1 / inputs, and those that write into the residual stream 1 / (2 * layers) of
-    that (GPT-2's rule).
+    that (GPT-2's rule). Keys begin as queries, so that a token looks for its like from the start.
     """
     torch.manual_seed(seed)
     config = configured(small, len(made))
@@ -186,4 +193,7 @@ def initialised(small: Small, made: PreTrainedTokenizerFast, seed: int) -> Llama
             elif isinstance(layer, nn.Linear):
                 writes = name.endswith(("o_proj", "down_proj"))
                 layer.weight.normal_(std=(layer.in_features * (2 * small.shape.layers if writes else 1)) ** -0.5)
+        for name, queries in model.named_modules():
+            if name.endswith("q_proj"):
+                model.get_submodule(f"{name.removesuffix('q_proj')}k_proj").weight.copy_(queries.weight)
     return model

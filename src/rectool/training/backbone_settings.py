@@ -24,7 +24,7 @@ class Shape:
     vocabulary: int
 
 
-SIZES = {"nano": Shape(128, 2, 4, 2048), "micro": Shape(256, 4, 4, 4096), "mini": Shape(384, 8, 6, 8192)}
+SIZES = {"nano": Shape(128, 3, 4, 2048), "micro": Shape(256, 4, 4, 4096), "mini": Shape(384, 8, 6, 8192)}
 CONTEXT = 1024
 """Tokens that such a model reads."""
 SMALLEST_VOCABULARY = 512
@@ -38,11 +38,13 @@ class Small:
     panel: ClassVar[str] = "Model"
 
     size: Literal["nano", "micro", "mini"] = setting(
-        "nano", help="About 0.6, 5 or 20 million parameters: minutes, an hour, a night on two cores."
+        "nano", help="About 0.9, 5 or 20 million parameters: minutes, an hour, a night on two cores."
     )
     vocabulary: int | None = setting(None, metavar="N", help="Tokens at most; by default what the size is made for.")
     exercises: int = setting(
-        25_000, metavar="N", help="Reading exercises beside the texts: which words stand in a list of titles."
+        30_000,
+        metavar="N",
+        help="Reading exercises beside the texts: which words stand in a list of titles, which titles are like it.",
     )
 
     def __post_init__(self) -> None:

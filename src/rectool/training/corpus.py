@@ -1,13 +1,15 @@
 """The texts that a small offline language model is pretrained on: of items, and of train rows alone.
 
-Besides titles, descriptions and lists of titles there are reading exercises: a list of titles, then words, and
-after each whether it stands in the list. A few thousand lists teach a model of this size no reading, which a language
-model that has read books brings along: to find again what stands above. Exercises do, and they say nothing of what
-anybody likes beyond the list itself.
+Besides titles, descriptions and lists of titles there are reading exercises: a list of titles, then words and titles,
+and after each whether it stands in the list, or is like it. A few thousand lists teach a model of this size no reading,
+which a language model that has read books brings along: to find again what stands above. Exercises do, and they say
+nothing of what anybody likes beyond the list itself. Words come first: a model learns within minutes to find one again
+and say so at once, and only then to say so after a question mark, or of a whole title.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -21,8 +23,14 @@ from rectool.prompts.catalogue import Catalogue, taken
 WORDS = ("Yes", "No")
 LIST_TITLES = 20
 """Titles of a list at most; a longer history makes several lists."""
-EXERCISE_TITLES, ASKED = (2, 10), 15
-"""Titles of an exercise, from and to, and the words that it asks for."""
+EXERCISE_TITLES = 2, 10
+"""Titles of an exercise's list, from and to."""
+WORDS_ASKED, TITLE_WORDS_ASKED, TITLES_ASKED = 15, 5, 6
+"""Questions of an exercise: about words alone, and about words and titles."""
+CANDIDATES = 8
+"""Titles of which the one that is most or least like a list is asked for."""
+COMMON = 0.25
+"""Of all titles: a word in more of them says nothing."""
 
 
 def item_texts(dataset: Dataset) -> list[str]:
@@ -76,32 +84,86 @@ def lists(dataset: Dataset, histories: Sequence[NDArray[np.int32]]) -> list[str]
     ]
 
 
-def exercises(dataset: Dataset, histories: Sequence[NDArray[np.int32]], count: int, seed: int) -> Iterator[str]:
-    """Reading exercises on parts of histories, longer histories oftener; the same for the same seed.
+def word_exercises(dataset: Dataset, histories: Sequence[NDArray[np.int32]], count: int, seed: int) -> Iterator[str]:
+    """Lists of titles, then words, and after each at once whether it stands in the list: `Stars Yes. Ghosts No.`
 
     Half of the words are drawn from the list, half from any title that training knows.
     """
+    shelf = _Shelf(dataset)
+    random = np.random.default_rng((seed, 1))
+    for part in _parts(histories, count, random):
+        words = shelf.asked_words(part, WORDS_ASKED, random)
+        yield shelf.listed(part) + "".join(f" {word} {_answer(there)}." for word, there in words)
+
+
+def title_exercises(dataset: Dataset, histories: Sequence[NDArray[np.int32]], count: int, seed: int) -> Iterator[str]:
+    """Lists of titles, then questions about words and about titles: `Stars? Yes. "The Silver Mill of Stars"? Yes.`
+
+    Half of the titles are, of a few drawn at random, the one that shares a word with most of the list, half the one
+    that does with fewest; words that stand in a quarter of all titles do not count.
+    """
+    shelf = _Shelf(dataset)
+    random = np.random.default_rng((seed, 2))
+    for part in _parts(histories, count, random):
+        words = shelf.asked_words(part, TITLE_WORDS_ASKED, random)
+        titles = shelf.asked_titles(part, TITLES_ASKED, random)
+        yield (
+            shelf.listed(part)
+            + "".join(f" {word}? {_answer(there)}." for word, there in words)
+            + "".join(f' "{title}"? {_answer(alike)}.' for title, alike in titles)
+        )
+
+
+def _parts(
+    histories: Sequence[NDArray[np.int32]], count: int, random: np.random.Generator
+) -> Iterator[NDArray[np.int32]]:
+    """Stretches of histories, longer histories oftener."""
     if not histories:
         return
-    random = np.random.default_rng((seed, 1))
-    titles = taken(Catalogue(dataset).titles, np.arange(dataset.items))
-    words = [title.split() for title in titles]
-    known = known_items(dataset)
-    weights = np.array([len(items) for items in histories], float)
     least, most = EXERCISE_TITLES
+    weights = np.array([len(items) for items in histories], float)
     for user in random.choice(len(histories), count, p=weights / weights.sum()):
         items = histories[user]
         length = min(len(items), int(random.integers(least, most + 1)))
         start = int(random.integers(len(items) - length + 1))
-        part = items[start : start + length]
-        there = {word for item in part for word in words[item]}
-        asked = np.where(random.random(ASKED) < 0.5, random.choice(part, ASKED), random.choice(known, ASKED))
-        picked = [
-            words[item][place % len(words[item])]
-            for item, place in zip(asked, random.integers(1 << 30, size=ASKED), strict=True)
-        ]
-        answers = "".join(f" {word}? {WORDS[word not in there]}." for word in picked)
-        yield f"{_listed([titles[item] for item in part])}.{answers}"
+        yield items[start : start + length]
+
+
+class _Shelf:
+    """The titles of a data set, and what is asked about lists of them."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.titles = taken(Catalogue(dataset).titles, np.arange(dataset.items))
+        self.words = [title.split() or [title] for title in self.titles]
+        self.known = known_items(dataset)
+        titles_with = Counter(word for words in self.words for word in set(words))
+        common = {word for word, titles in titles_with.items() if titles > COMMON * len(self.titles)}
+        self.telling = [frozenset(words) - common for words in self.words]
+
+    def listed(self, part: NDArray[np.int32]) -> str:
+        return f"{_listed([self.titles[item] for item in part])}."
+
+    def asked_words(self, part: NDArray[np.int32], count: int, random: np.random.Generator) -> list[tuple[str, bool]]:
+        """Words, and whether they stand in a list."""
+        there = {word for item in part for word in self.words[item]}
+        items = np.where(random.random(count) < 0.5, random.choice(part, count), random.choice(self.known, count))
+        places = random.integers(1 << 30, size=count)
+        words = [self.words[item][place % len(self.words[item])] for item, place in zip(items, places, strict=True)]
+        return [(word, word in there) for word in words]
+
+    def asked_titles(self, part: NDArray[np.int32], count: int, random: np.random.Generator) -> list[tuple[str, bool]]:
+        """Titles, and whether they are more like a list than others are."""
+        found = []
+        for alike in random.random(count) < 0.5:
+            drawn = random.choice(self.known, CANDIDATES)
+            shared = [sum(not self.telling[item].isdisjoint(self.telling[other]) for other in part) for item in drawn]
+            place = np.argmax(shared) if alike else np.argmin(shared)
+            found.append((self.titles[drawn[place]], bool(alike)))
+        return found
+
+
+def _answer(yes: bool) -> str:
+    return WORDS[0 if yes else 1]
 
 
 def _listed(titles: Sequence[str]) -> str:

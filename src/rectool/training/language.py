@@ -29,17 +29,30 @@ class LanguageObjective:
         module: a causal language model whose head is a plain matrix.
         tokens: texts to train on, of two tokens at least.
         held_out: texts to validate on, likewise.
+        chapters: (B,) which chapter each text to train on is of, from 0; an epoch reads one after the other.
     """
 
     def __init__(
-        self, module: nn.Module, tokens: TokenRows, held_out: TokenRows, parts: TokenParts, device: torch.device
+        self,
+        module: nn.Module,
+        tokens: TokenRows,
+        held_out: TokenRows,
+        parts: TokenParts,
+        device: torch.device,
+        chapters: NDArray[np.int64] | None = None,
     ) -> None:
         self.module, self.tokens, self.held_out = module, tokens, held_out
         self.lengths = tokens.lengths
         self.token_parts, self.device = parts, device
+        self.chapters = np.zeros_like(self.lengths) if chapters is None else chapters
 
     def batches(self, size: int, seed: tuple[int, ...]) -> list[NDArray[np.int64]]:
-        return shuffled_batches(self.lengths, self.lengths - 1, size, seed)
+        found = []
+        for chapter in np.unique(self.chapters):
+            texts = np.flatnonzero(self.chapters == chapter)
+            lengths = self.lengths[texts]
+            found += [texts[batch] for batch in shuffled_batches(lengths, lengths - 1, size, seed)]
+        return found
 
     def targets(self, batch: NDArray[np.int64]) -> int:
         return int((self.lengths[batch] - 1).sum())
