@@ -62,7 +62,7 @@ def test_a_prompt_for_people(data: Path, rectool: Command, tiny_llm: Callable[..
 
 def test_a_prompt_as_json(data: Path, rectool: Command, tiny_llm: Callable[..., Path]) -> None:
     asked = ("inspect", data, "--prompt", "collm", "--row", 3, "--llm", tiny_llm(), "--history", 1, "--json", "--quiet")
-    done = rectool(*asked)
+    done = rectool(*asked, "--tokens", "user,item")
     assert done.code == 0, done.stderr
     value = done.json
     assert (value["prompt"], value["task"], value["row"], value["split"]) == ("collm", "ctr", 3, "test")
@@ -77,6 +77,27 @@ def test_a_prompt_as_json(data: Path, rectool: Command, tiny_llm: Callable[..., 
     assert {(token["part"], token["nth"]) for token in title} == {("history", 1)}
     assert tokenizer.decode([token["id"] for token in title]) == "日本 {target} </s>"
     assert [tokenizer.decode([id]) for id in value["answers"]["ids"]] == [" Yes", " No"]
+
+
+def test_places_of_embeddings(data: Path, rectool: Command, tiny_llm: Callable[..., Path]) -> None:
+    asked = ("inspect", data, "--prompt", "llara-ctr", "--row", 3, "--llm", tiny_llm())
+    shown = rectool(*asked, "--tokens", "user, history", "--tokens-per-id", 2)
+    assert shown.code == 0, shown.stderr
+    said = shown.stdout.splitlines()
+    (text,) = [line for line in said if line.startswith("<s>This")]
+    assert text.startswith(
+        '<s>This user {user}{user} has interacted with "Alien (1979)" {history}{history}, "日本 {target} </s>" '
+    )
+    assert any(line.split()[1:] == ["user", "{user}:-1", "{user}:-1"] for line in said)
+    places = [line.split()[1:] for line in said if "{history}:-4" in line]
+    assert places == [["history", str(nth), "{history}:-4", "{history}:-4"] for nth in (1, 2)]
+    tokens = rectool(*asked, "--tokens", "history", "--json", "--quiet").json["tokens"]
+    told = [(token["part"], token["item"], token["nth"]) for token in tokens if token["id"] < 0]
+    assert told == [("history", 0, 1), ("history", 2, 2)]
+    assert {token["part"] for token in tokens if token["item"] == 2} == {"history"}
+    alone = rectool(*asked, "--json", "--quiet").json
+    assert all(token["id"] >= 0 for token in alone["tokens"])
+    assert '<s>This user has interacted with "Alien (1979)", "日本 {target} </s>" in the' in alone["text"]
 
 
 def test_what_did_not_fit_is_said(data: Path, rectool: Command, tiny_llm: Callable[..., Path]) -> None:
@@ -130,6 +151,7 @@ def test_a_prompt_of_ones_own_is_checked_at_once(
         (["--prompt", "none", "--row", "0", "--llm", "x"], "--prompt none is neither a file nor a prompt"),
         (["--prompt", "collm-text", "--row", "0", "--llm", "x", "--verify"], "leave --verify and --script out"),
         (["--prompt", "collm-text", "--row", "0", "--llm", "nowhere"], "nowhere has no tokenizer that can be read"),
+        (["--prompt", "collm", "--row", "0", "--llm", "x", "--tokens-per-id", "0"], "--tokens-per-id 0 must be at"),
         (["--prompt", "collm-text", "--row", "0", "--llm", "x", "--history", "-1"], "--history -1 must be at least 0"),
     ],
 )

@@ -22,6 +22,7 @@ from rectool.prompts.tokenizer import Tokenizer
 from rectool.prompts.tokens import TokenRows
 
 ROWS = np.arange(12)
+SOFT: list[dict[str, int]] = [{}, {"user": 1}, {"user": 2}, {"item": 1}, {"history": 1}, {"user": 1, "history": 1}]
 
 
 @pytest.fixture
@@ -83,6 +84,7 @@ def test_whatever_changes_the_tokens_is_another_file(
         (Prompts(template, tokenizer, noun="movies"), data, ROWS),
         (Prompts(template, tokenizer, ends=True), data, ROWS),
         (Prompts(template, tokenizer).with_shots(data, 2, 0), data, data.targets("test")),
+        *((Prompts(load("llara-ctr"), tokenizer, soft=soft), data, ROWS) for soft in SOFT),
         (Prompts(template, Tokenizer.load(tiny_llm(bos=False))), data, ROWS),
         (Prompts(template, chat_tokenizer, chat=True), data, ROWS),
         (Prompts(template, tokenizer), data, ROWS[:-1]),

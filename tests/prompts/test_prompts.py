@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from rectool.prompts.prompts import Prompts
 from rectool.prompts.settings import Prompting
 from rectool.prompts.template import SHIPPED, load, parse
 from rectool.prompts.tokenizer import Tokenizer
-from rectool.prompts.tokens import TokenRows
+from rectool.prompts.tokens import SOFT_IDS, TokenRows
 
 
 def ctr(body: str, answers: str = '["Yes", "No"]') -> Any:
@@ -38,14 +39,14 @@ def lists(found: TokenRows) -> list[list[int]]:
     ],
 )
 def test_answers_are_found_from_the_end_of_the_prompt(body: str, spelled: list[str], tokenizer: Tokenizer) -> None:
-    answers = Prompts(ctr(body), tokenizer).answers
+    answers = Prompts(ctr(body), tokenizer, soft={"user": 1} if "{user}" in body else None).answers
     assert answers.words == ("Yes", "No")
     assert tokenizer.shown(answers.ids) == spelled
 
 
 def test_answers_are_what_follows_the_rendered_prompt(data: Dataset, tokenizer: Tokenizer) -> None:
     for name in (name for name in SHIPPED if load(name).task == "ctr"):
-        prompts = Prompts(load(name), tokenizer)
+        prompts = Prompts(load(name), tokenizer, soft=dict.fromkeys(load(name).soft, 1))
         ids = lists(prompts.rows(data, np.array([5])))[0]
         text = tokenizer.wrapped.decode([id for id in ids[1:] if id >= 0])
         joiner = "" if text[-1].isspace() else " "
@@ -162,8 +163,8 @@ def test_examples_that_cannot_be(data: Dataset, tokenizer: Tokenizer) -> None:
     plain = Prompts(load("collm-text"), tokenizer)
     with pytest.raises(RectoolError, match=r"--shots 9 needs 5 train rows with label 1, but there are 4"):
         plain.with_shots(data, 9, seed=0)
-    with pytest.raises(RectoolError, match=r"prompt collm has a place for an embedding, \{item\}; examples are text"):
-        Prompts(load("collm"), tokenizer).with_shots(data, 2, seed=0)
+    with pytest.raises(RectoolError, match=r"prompt collm has a place for an embedding \(item\); examples are text"):
+        Prompts(load("collm"), tokenizer, soft={"item": 1}).with_shots(data, 2, seed=0)
     with pytest.raises(RectoolError, match="prompt hatllm is of task next-item, but ctr is needed"):
         Prompts(load("hatllm"), tokenizer).with_shots(data, 2, seed=0)
     with pytest.raises(RectoolError, match=r"row \d is asked, but stands answered in the prompt as an example"):
@@ -176,7 +177,7 @@ def test_what_can_never_fit_is_refused_at_once(tokenizer: Tokenizer) -> None:
     with pytest.raises(RectoolError, match="--history 200 cannot fit into 100 tokens"):
         Prompts(load("collm-text"), tokenizer, history=200, max_tokens=100)
     with pytest.raises(RectoolError, match=r"prompt mine \(\d+ tokens\) cannot fit into 10 tokens"):
-        Prompts(ctr("{target}{user}" + "word " * 20), tokenizer, max_tokens=10)
+        Prompts(ctr("{target}{user}" + "word " * 20), tokenizer, max_tokens=10, soft={"user": 1})
 
 
 def test_the_prompts_that_flags_ask_for(tokenizer: Tokenizer, chat_tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -211,6 +212,73 @@ def test_the_prompts_that_flags_ask_for(tokenizer: Tokenizer, chat_tokenizer: To
 def test_flags_that_make_no_sense(wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(RectoolError, match=said):
         Prompting(**wrong)
+
+
+def test_what_embeddings_fill_is_recorded(data: Dataset, tokenizer: Tokenizer) -> None:
+    soft = {"user": 2, "history": 1}
+    prompts = Prompts(load("llara-ctr"), tokenizer, soft=soft)
+    again = Prompts.from_record(json.loads(json.dumps(prompts.record())), tokenizer)
+    assert (again.soft, again.record()) == (soft, prompts.record())
+    assert lists(again.rows(data, np.arange(12))) == lists(prompts.rows(data, np.arange(12)))
+    older = {name: value for name, value in prompts.record().items() if name != "soft"}
+    alone = Prompts.from_record(older, tokenizer)
+    assert alone.soft == {}
+    assert lists(alone.rows(data, np.arange(12))) == lists(
+        Prompts(load("llara-ctr"), tokenizer).rows(data, np.arange(12))
+    )
+    for damage in (3, {"user": 0}, {"user": "many"}, ["user"]):
+        with pytest.raises(RectoolError, match="the record of a prompt is damaged"):
+            Prompts.from_record(prompts.record() | {"soft": damage}, tokenizer)
+    chosen = Prompts.chosen(Prompting(), tokenizer, default="collm", soft={"warm": 3})
+    assert (chosen.soft, sorted(chosen.template.soft)) == ({"warm": 3}, ["warm"])
+    with pytest.raises(RectoolError, match="prompt collm-text has no place for warm embeddings, which is the slot"):
+        Prompts.chosen(Prompting(), tokenizer, default="collm-text", soft={"warm": 1})
+
+
+def test_text_alone_is_the_text_stage(data: Dataset, tokenizer: Tokenizer) -> None:
+    def said(name: str) -> list[list[int]]:
+        return lists(Prompts(load(name), tokenizer).rows(data, np.arange(12)))
+
+    assert said("sasrecllm") == said("sasrecllm-text")
+    assert said("sella-rec") == said("collm")
+    plain = [tokenizer.wrapped.decode(ids) for ids in said("plain")]
+    assert plain[3] == '<s>"Alien (1979)", "Up". "Matrix, The (1999)"?'
+    filled = Prompts(load("plain"), tokenizer, soft={"user": 1, "item": 2, "warm": 1}).rows(data, np.arange(12))
+    assert [[id for id in ids if id >= 0] for ids in lists(filled)] == said("plain")
+    assert [[id for id in ids if id < 0] for ids in lists(filled)] == [[-1, -2, -2, -3]] * 12
+
+
+@pytest.mark.parametrize("name", [name for name in SHIPPED if load(name).soft])
+def test_any_embeddings_may_be_left_out(name: str, data: Dataset, tokenizer: Tokenizer) -> None:
+    needed = ["history"] if name == "e4srec-ctr" else []
+    for count in range(4):
+        for kinds in itertools.combinations(("user", "item", "warm"), count):
+            soft = dict.fromkeys([*kinds, *needed], 1)
+            prompts = Prompts(load(name), tokenizer, soft=soft)
+            ids = lists(prompts.rows(data, np.array([10])))[0]
+            assert sorted({id for id in ids if id < 0}) == sorted(SOFT_IDS[kind] for kind in soft)
+            text = tokenizer.wrapped.decode([id if id >= 0 else tokenizer.encode(["E"]).ids[0] for id in ids])
+            assert not any(odd in text for odd in ("{", "}", " .", "()", "  "))
+            assert prompts.answers.words == ("Yes", "No")
+
+
+def test_the_places_of_a_history_are_those_of_the_last_titles(data: Dataset, tokenizer: Tokenizer) -> None:
+    soft = {"item": 1, "history": 2}
+    row = int(np.flatnonzero(data.user == 0)[-1])
+    liked = [one for one in range(row) if data.user[one] == data.user[row] and data.label[one] == 1]
+    assert len(liked) > 2
+    whole = Prompts(load("llara-ctr"), tokenizer, soft=soft).rows(data, np.array([row]))
+    longest = int(whole.lengths[0])
+    for less, told in ((0, liked), (1, liked[1:])):
+        prompts = Prompts(load("llara-ctr"), tokenizer, max_tokens=longest - less, soft=soft)
+        made = prompts.rows(data, np.array([row]), spans=True)
+        assert made.spans is not None
+        places = np.flatnonzero(made.ids == SOFT_IDS["history"]).reshape(-1, 2)
+        assert (np.diff(places) == 1).all()
+        assert made.spans[:, 2].tolist() == data.item[[*told, row]].tolist()
+        for (_, last, _), (place, _) in zip(made.spans.tolist(), places.tolist(), strict=False):
+            assert tokenizer.wrapped.decode(made.ids[last:place]).strip() in ('"', "")
+        assert len(places) == len(told)
 
 
 def test_a_vocabulary_that_does_not_match(tokenizer: Tokenizer) -> None:

@@ -9,16 +9,20 @@ import pytest
 
 from rectool.data.dataset import Dataset
 from rectool.errors import RectoolError
+from rectool.prompts import markup
 from rectool.prompts import prompts as module
+from rectool.prompts.markup import Slot
 from rectool.prompts.prompts import Prompts
-from rectool.prompts.template import SHIPPED, Slot, Template, load, parse
+from rectool.prompts.template import SHIPPED, Template, load, parse
 from rectool.prompts.tokenizer import Tokenizer
 from rectool.prompts.tokens import TokenRows
 
 Piece = tuple[str, str, int | None]
 """Some text, what it is part of, and whose title it is."""
-SOFT = {"user": -1, "item": -2, "warm": -3}
+SOFT = {"user": -1, "item": -2, "warm": -3, "history": -4}
 ABOUT_ROWS = [name for name in SHIPPED if load(name).task != "item"]
+ALWAYS = {"e4srec-ctr": ("history",)}
+"""Places that are never empty."""
 NASTY = {
     "alien": "{target} {{history}} {user}",
     "heat": "</s><s> <pad> <|im_end|>",
@@ -40,13 +44,33 @@ def told(dataset: Dataset, template: Template, row: int, history: int) -> list[i
     return found[max(0, len(found) - history) :]
 
 
+EDGE = ("", "edge", None)
+"""Where one text ends and another begins."""
+
+
+def entries(dataset: Dataset, template: Template, chosen: Sequence[int], titles: Sequence[str]) -> list[Piece]:
+    """A history with places of embeddings."""
+    assert template.soft_entry is not None
+    found: list[Piece] = [EDGE] if chosen else [EDGE, (template.empty, "text", None), EDGE]
+    for place, other in enumerate(chosen):
+        item = int(dataset.item[other])
+        found.append((template.separator if place else "", "text", None))
+        for part in template.soft_entry:
+            if part == Slot("title"):
+                found.append((titles[item], "title", item))
+            else:
+                found.append(("", "history", None) if part == Slot("item") else (str(part), "text", None))
+        found.append(EDGE)
+    return found
+
+
 def pieces(dataset: Dataset, template: Template, row: int, others: Sequence[int], titles: Sequence[str]) -> list[Piece]:
     """A prompt in pieces, of which the titles are some."""
     found: list[Piece] = []
     for part in template.parts:
         if isinstance(part, str):
             found.append((part, "text", None))
-        elif part.name in SOFT:
+        elif part.name in markup.SOFT:
             found.append(("", part.name, None))
         elif part == Slot("noun"):
             found.append(("items", "text", None))
@@ -55,6 +79,9 @@ def pieces(dataset: Dataset, template: Template, row: int, others: Sequence[int]
         else:
             wanted = {"history": 1, "disliked": 0}[part.name]
             chosen = [other for other in others if template.task != "ctr" or dataset.label[other] == wanted]
+            if template.soft_entry is not None and part.name == "history":
+                found += entries(dataset, template, chosen, titles)
+                continue
             for place, other in enumerate(chosen):
                 found.append((template.separator * bool(place) + template.entry[0], "text", None))
                 found.append((titles[dataset.item[other]], "title", int(dataset.item[other])))
@@ -68,14 +95,16 @@ def text_of(written: Sequence[Piece]) -> str:
     return "".join(words for words, _, _ in written)
 
 
-def tokens(tokenizer: Tokenizer, written: Sequence[Piece]) -> tuple[list[int], list[tuple[int, int, int]]]:
+def tokens(
+    tokenizer: Tokenizer, written: Sequence[Piece], count: int = 1
+) -> tuple[list[int], list[tuple[int, int, int]]]:
     """The tokens of a prompt and the spans of its titles, by looking at each token."""
     ids = list(tokenizer.start)
     spans = []
     runs: list[list[Piece]] = [[]]
     for piece in written:
         runs[-1].append(piece)
-        if piece[1] in SOFT:
+        if piece[1] in SOFT or piece == EDGE:
             runs.append([])
     for number, run in enumerate(runs):
         encoded = tokenizer.encode([text_of(run)], inside=number > 0, offsets=True)
@@ -95,7 +124,7 @@ def tokens(tokenizer: Tokenizer, written: Sequence[Piece]) -> tuple[list[int], l
             place += len(words)
         ids += encoded.ids.tolist()
         if run and run[-1][1] in SOFT:
-            ids.append(SOFT[run[-1][1]])
+            ids += [SOFT[run[-1][1]]] * count
     return ids, spans
 
 
@@ -122,13 +151,14 @@ def test_all_shipped_prompts(
     monkeypatch.setattr(module, "CHUNK", 5)  # rows: several chunks
     data = make_data(titles=NASTY) if nasty else make_data()
     titles = names(data, CLEAN) if nasty else data.titles().to_pylist()
-    template = load(name)
     rows = np.array([11, 0, 5, 5, 3, 2, 1, 10, 9, 8, 7, 6, 4])
-    for history in (0, 1, 3, 10):
-        prompts = Prompts(template, tokenizer, history)
+    for history, count in ((0, 1), (1, 2), (3, 0), (10, 0), (10, 1)):
+        soft = dict.fromkeys(load(name).soft if count else ALWAYS.get(name, ()), max(count, 1))
+        prompts = Prompts(load(name), tokenizer, history, soft=soft)
+        template = load(name).filled(soft)
         found = prompts.rows(data, rows, spans=True)
         written = [pieces(data, template, row, told(data, template, row, history), titles) for row in rows]
-        assert as_lists(found) == [tokens(tokenizer, each) for each in written]
+        assert as_lists(found) == [tokens(tokenizer, each, max(count, 1)) for each in written]
         assert found.shortened == 0
         plain = prompts.rows(data, rows)
         assert (plain.ids.tolist(), plain.offsets.tolist()) == (found.ids.tolist(), found.offsets.tolist())
@@ -137,9 +167,9 @@ def test_all_shipped_prompts(
 
 @pytest.mark.parametrize("name", ["collm-text", "tallrec", "hatllm"])
 def test_a_prompt_is_tokenised_as_the_tokenizer_does_it(name: str, data: Dataset, tokenizer: Tokenizer) -> None:
-    template = load(name)
+    template = load(name).filled([])
     rows = np.arange(12)
-    found = Prompts(template, tokenizer).rows(data, rows)
+    found = Prompts(load(name), tokenizer).rows(data, rows)
     titles = data.titles().to_pylist()
     for row in rows:
         text = text_of(pieces(data, template, row, told(data, template, row, 10), titles))
@@ -192,16 +222,21 @@ def least_dropped(tokenizer: Tokenizer, data: Dataset, template: Template, row: 
     return others
 
 
-@pytest.mark.parametrize("name", ["collm", "tallrec", "hatllm"])
-def test_the_oldest_titles_of_a_long_prompt_are_dropped(name: str, data: Dataset, tokenizer: Tokenizer) -> None:
-    template = load(name)
+@pytest.mark.parametrize(
+    ("name", "soft"),
+    [("collm", {"user": 1, "item": 1}), ("tallrec", {}), ("hatllm", {}), ("llara-ctr", {"history": 1})],
+)
+def test_the_oldest_titles_of_a_long_prompt_are_dropped(
+    name: str, soft: dict[str, int], data: Dataset, tokenizer: Tokenizer
+) -> None:
+    template = load(name).filled(soft)
     rows = np.array([9, 10, 11, 8, 7, 6, 5, 4])
     titles = data.titles().to_pylist()
-    whole = Prompts(template, tokenizer).rows(data, rows).lengths
-    bare = Prompts(template, tokenizer, history=0).rows(data, rows).lengths
+    whole = Prompts(template, tokenizer, soft=soft).rows(data, rows).lengths
+    bare = Prompts(template, tokenizer, history=0, soft=soft).rows(data, rows).lengths
     shortened = 0
     for longest in range(int(bare.max()), int(whole.max()) + 1):
-        found = Prompts(template, tokenizer, max_tokens=longest).rows(data, rows, spans=True)
+        found = Prompts(template, tokenizer, max_tokens=longest, soft=soft).rows(data, rows, spans=True)
         kept = [least_dropped(tokenizer, data, template, row, longest) for row in rows]
         expected = [
             tokens(tokenizer, pieces(data, template, row, others or [], titles))

@@ -8,7 +8,8 @@ import pytest
 
 from rectool.errors import RectoolError
 from rectool.prompts import template
-from rectool.prompts.template import SHIPPED, Slot, load, parse
+from rectool.prompts.markup import Phrase, Slot
+from rectool.prompts.template import SHIPPED, load, parse
 
 MINIMAL = '+++\ntask = "ctr"\n+++\nWould {target} be liked?\n'
 
@@ -16,16 +17,18 @@ MINIMAL = '+++\ntask = "ctr"\n+++\nWould {target} be liked?\n'
 def test_what_is_shipped() -> None:
     assert set(SHIPPED) == {
         *("sasrecllm", "sasrecllm-text", "collm", "collm-text", "sella-rec", "tallrec", "hatllm", "bigrec"),
-        *("item-description", "item-title"),
+        *("item-description", "item-title", "plain", "personprompt", "llara-ctr", "e4srec-ctr"),
     }
     for name in SHIPPED:
         shipped = load(name)
         assert shipped.source, name
         assert shipped.path is None
         assert parse(shipped.text, name) == shipped
-    soft = {"sasrecllm": {"user", "item"}, "collm": {"user", "item"}, "sella-rec": {"user", "item", "warm"}}
+    three = ("user", "item", "warm")
+    soft: dict[str, tuple[str, ...]] = dict.fromkeys(("sasrecllm", "collm", "sella-rec", "tallrec", "plain"), three)
+    soft |= {"personprompt": three, "llara-ctr": (*three, "history"), "e4srec-ctr": (*three, "history")}
     for name in SHIPPED:
-        assert load(name).slots.intersection(template.SOFT) == soft.get(name, set()), name
+        assert load(name).soft == soft.get(name, ()), name
     assert {"history", "disliked", "target"} <= load("tallrec").slots
 
 
@@ -88,6 +91,25 @@ def test_lines_may_end_as_on_windows(tmp_path: Path) -> None:
         ('+++\ntask = "next-item"\n+++\nHello', "needs the slot {history}"),
         ('+++\ntask = "item"\n+++\n{noun}', "needs the slot {title} or {text}"),
         ('+++\ntask = "next-item"\n+++\n{history} {item}', "there is no slot {item} here; the slots are {history}"),
+        (
+            '+++\ntask = "ctr"\n+++\n{target}\n{? of {user} {? and {item}?}?}',
+            "mine, line 5: a {? stands inside another;",
+        ),
+        ('+++\ntask = "ctr"\n+++\n{target}\n\n{? of {user}', "mine, line 6: a {? is never closed; end it with ?}"),
+        ('+++\ntask = "ctr"\n+++\n{target}\nof {user}?}', "mine, line 5: a ?} closes nothing; write ?}} for"),
+        ('+++\ntask = "ctr"\n+++\n{target}\n{? of\n{noun}?}', "line 5: between {? and ?} stands no place for an emb"),
+        ('+++\ntask = "ctr"\n+++\n{? {user} likes {target}?}', "a prompt of task ctr needs the slot {target}, and its"),
+        ('+++\ntask = "item"\n+++\n{title}{? {user}?}', "there is no slot {user} here; the slots are {title}"),
+        (
+            '+++\ntask = "ctr"\nentry = "{title}{? {item}?}"\n+++\n{target}',
+            "line 3: {? is of the text below the settings",
+        ),
+        (
+            '+++\ntask = "ctr"\nentry = "{item}"\n+++\n{target} {disliked}',
+            "line 3: entry has no {title}, which {disliked} n",
+        ),
+        ('+++\ntask = "ctr"\nentry = "{item}{item}"\n+++\n{target}', "once, or {item} beside or instead of it"),
+        ('+++\ntask = "next-item"\noutput = "{title} {item}"\n+++\n{history}', "line 3: there is no slot {item} here"),
         ('+++\ntask = "ctr"\n+++\nbell \x07\n{target}', "mine, line 4: it has the control character '\\x07'"),
     ],
 )
@@ -110,3 +132,78 @@ def test_files_that_are_no_templates(tmp_path: Path) -> None:
         load(str(tmp_path))
     with pytest.raises(RectoolError, match="--prompt colm is neither a file nor a prompt of rectool's; the prompts"):
         load("colm")
+
+
+PHRASED = (
+    '+++\ntask = "ctr"\nentry = \'"{title}" {item}\'\n+++\n{history}{? as {user}?}: {target}{? ({item}, {warm})?}??}}'
+)
+
+
+@pytest.mark.parametrize(
+    ("soft", "expected"),
+    [
+        ("", (Slot("history"), ": ", Slot("target"), "??}")),
+        ("user", (Slot("history"), " as ", Slot("user"), ": ", Slot("target"), "??}")),
+        ("item", (Slot("history"), ": ", Slot("target"), " (", Slot("item"), ", ", ")", "??}")),
+        ("warm", (Slot("history"), ": ", Slot("target"), " (", ", ", Slot("warm"), ")", "??}")),
+        ("item warm", (Slot("history"), ": ", Slot("target"), " (", Slot("item"), ", ", Slot("warm"), ")", "??}")),
+    ],
+)
+def test_phrases_are_there_if_an_embedding_fills_them(soft: str, expected: tuple[str | Slot, ...]) -> None:
+    template = parse(PHRASED, "mine")
+    assert template.soft == ("user", "item", "warm", "history")
+    assert Phrase((" as ", Slot("user"))) in template.body
+    found = template.filled(soft.split())
+    assert found.parts == expected
+    assert found.soft == tuple(soft.split())
+    assert found.filled(soft.split()) == found
+
+
+@pytest.mark.parametrize(
+    ("entry", "without"),
+    [
+        ('"{title}" {item}', ('"', '"')),
+        ("{title}{item}", ("", "")),
+        ("<{item}: {title}>", ("<: ", ">")),
+        ("{item} {title}!", ("", "!")),
+        ("a {item} b {title}", ("a b ", "")),
+    ],
+)
+def test_an_entry_without_its_embedding(entry: str, without: tuple[str, str]) -> None:
+    template = parse(f"+++\ntask = \"ctr\"\nentry = '{entry}'\n+++\n{{history}} {{target}}", "mine")
+    assert template.filled([]).entry == without
+    assert template.filled([]).soft == ()
+    assert template.filled(["history"]).soft == ("history",)
+
+
+@pytest.mark.parametrize(
+    ("entry", "body", "soft", "said"),
+    [
+        (
+            "{title}",
+            "{target} {user}",
+            "",
+            "prompt mine has a place for {user} that nothing fills: fill it (--tokens user of",
+        ),
+        (
+            "{title}",
+            "{target}{? {user}?}",
+            "item",
+            "no place for item embeddings, which is the slot {item}; it has places",
+        ),
+        ("{title}", "{target}{? {user}?}", "item", "it has places for user"),
+        ("{title}", "{target} {history}", "history", "which is {item} in the setting entry; it has places for none"),
+        ("{title} {item}", "{target}", "history", "which is {item} in the setting entry; it has places for none"),
+        (
+            "{item}",
+            "{target} {history}",
+            "",
+            "a place for {item} in its entries that nothing fills: fill it (--tokens hi",
+        ),
+    ],
+)
+def test_what_fills_a_template_must_be_what_it_has_places_for(entry: str, body: str, soft: str, said: str) -> None:
+    template = parse(f'+++\ntask = "ctr"\nentry = "{entry}"\n+++\n{body}', "mine")
+    with pytest.raises(RectoolError) as problem:
+        template.filled(soft.split())
+    assert said in str(problem.value)

@@ -42,6 +42,13 @@ class OnePrompt(Prompting):
     llm: str | None = setting(
         None, metavar="NAME|PATH", recorded=False, help="Model whose tokenizer reads it; a tokenizer is enough."
     )
+    tokens: str | None = setting(
+        None,
+        metavar="NAMES",
+        recorded=False,
+        help="Which of user, item, warm and history it has embeddings of, with commas; by default it is text alone.",
+    )
+    tokens_per_id: int = setting(1, metavar="N", recorded=False, help="Embeddings in each such place.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -49,6 +56,13 @@ class OnePrompt(Prompting):
         missing = [flag for flag, value in given.items() if value is None]
         if missing and len(missing) < len(given):
             raise RectoolError(f"a prompt is printed with --prompt NAME --row N --llm PATH; {missing[0]} is missing")
+        if self.tokens_per_id < 1:
+            raise RectoolError(f"--tokens-per-id {self.tokens_per_id} must be at least 1")
+
+    def soft(self) -> dict[str, int]:
+        """How many embeddings stand in each place."""
+        names = (name.strip() for name in (self.tokens or "").split(","))
+        return {name: self.tokens_per_id for name in names if name}
 
 
 def register(app: typer.Typer) -> None:
@@ -60,6 +74,7 @@ def register(app: typer.Typer) -> None:
             "rectool inspect data/ml-100k --verify",
             "rectool inspect runs/mf --script > rebuild.sh",
             "rectool inspect data/ml-100k --prompt collm-text --row 1000 --llm runs/nano",
+            "rectool inspect data/ml-100k --prompt collm --tokens user,item --row 1000 --llm runs/nano",
         ],
     )(inspect)
 
@@ -111,7 +126,8 @@ def _show_prompt(inspection: Inspection, one_prompt: OnePrompt, elsewhere: Elsew
     if not 0 <= one_prompt.row < rows:
         table = "items.parquet" if about_items else "interactions.parquet"
         raise RectoolError(f"--row {one_prompt.row} is not a row of {artifact.file(table)}, which has {rows:,}, from 0")
-    prompts = Prompts.chosen(one_prompt, Tokenizer.load(one_prompt.llm), default=one_prompt.prompt)
+    tokenizer = Tokenizer.load(one_prompt.llm)
+    prompts = Prompts.chosen(one_prompt, tokenizer, default=one_prompt.prompt, soft=one_prompt.soft())
     shown = show(prompts, Dataset(artifact), one_prompt.row)
     for line in shown.lines(prompts):
         console.show(line)

@@ -28,11 +28,13 @@ def cached_rows(prompts: Prompts, dataset: Dataset, rows: NDArray[Any]) -> Token
     """`prompts.rows`, or `prompts.items` if the prompts are about items, kept in `cache_folder()/tokens`.
 
     The tokens are mapped from the file, not read into memory. A damaged file is made again; of several
-    processes one makes it while the others wait.
+    processes one makes it while the others wait. Of a log that is on no disk nothing is kept.
 
     Raises:
         RectoolError: as in `Prompts.rows`, or the disk refuses.
     """
+    if dataset.digest is None:
+        return _written(prompts, dataset, rows)
     key = _key(prompts, dataset, rows)
     path = cache_folder() / "tokens" / f"{key[:40]}.arrow"
     with disk_errors(path, "name another folder for it with RECTOOL_CACHE"):
@@ -48,17 +50,20 @@ def cached_rows(prompts: Prompts, dataset: Dataset, rows: NDArray[Any]) -> Token
 
 def _made(prompts: Prompts, dataset: Dataset, rows: NDArray[Any]) -> TokenRows:
     with console.step(f"tokenising {prompts.template.name}") as step:
-        made = prompts.items(dataset, rows) if prompts.template.task == "item" else prompts.rows(dataset, rows)
+        made = _written(prompts, dataset, rows)
         step.amount, step.unit = len(rows), "prompts"
     return made
 
 
+def _written(prompts: Prompts, dataset: Dataset, rows: NDArray[Any]) -> TokenRows:
+    return prompts.items(dataset, rows) if prompts.template.task == "item" else prompts.rows(dataset, rows)
+
+
 def _key(prompts: Prompts, dataset: Dataset, rows: NDArray[Any]) -> str:
-    digests = dataset.artifact.manifest.digests
     content = {
         "version": VERSION,
-        "items": digests["items"],
-        "interactions": digests["interactions"],
+        "items": dataset.artifact.manifest.digests["items"],
+        "interactions": dataset.digest,
         "tokenizer": prompts.tokenizer.digest,
         "prompts": prompts.record(),
         "rows": hashlib.sha256(np.ascontiguousarray(rows, np.int64).data).hexdigest(),

@@ -56,7 +56,7 @@ class EarlierItems:
         self._dataset = dataset
         self._liked = dataset.label == 1
         self._length = length
-        counts: NDArray[np.bool_] | None = None
+        counts = dataset.happened
         if template.task == "ctr":
             counts = np.zeros(len(self._liked), np.bool_)
             if "history" in template.slots:

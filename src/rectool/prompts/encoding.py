@@ -12,17 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rectool.errors import RectoolError
-from rectool.prompts.filling import Filling, Titles, written
-from rectool.prompts.layout import Text
+from rectool.prompts.entries import different
+from rectool.prompts.filling import Columns, Filling, Rows, Titles, written
+from rectool.prompts.layout import Entries, Fixed, Text, fixed
 from rectool.prompts.tokenizer import Encoded, Tokenizer
 from rectool.prompts.tokens import Longs, TokenRows, bounds, within
 
-Pieces = Sequence["NDArray[np.int32] | Text"]
 
-
-def fitted(
-    pieces: Pieces, tokenizer: Tokenizer, filling: Filling, rows: int, longest: int, *, spans: bool
-) -> TokenRows:
+def fitted(pieces: Fixed, tokenizer: Tokenizer, filling: Filling, rows: int, longest: int, *, spans: bool) -> TokenRows:
     """The prompts of N rows, none longer than `longest` tokens.
 
     Of those that are too long as little is left out as makes them fit: the least number of steps, found by bisection.
@@ -43,19 +40,26 @@ def fitted(
     return replace(whole, shortened=int(is_cut.sum()))
 
 
-def encoded(pieces: Pieces, tokenizer: Tokenizer, filling: Filling, rows: int, *, spans: bool) -> TokenRows:
+def encoded(pieces: Fixed, tokenizer: Tokenizer, filling: Columns, rows: int, *, spans: bool) -> TokenRows:
     """The prompts of N rows, however long."""
     found: list[tuple[NDArray[np.int32], Longs]] = []  # ids and lengths (N,) of each piece
-    titles: list[tuple[Titles, Longs, Longs]] = []  # with the spans' tokens, counted from the row's first
+    titles: list[tuple[Longs, NDArray[np.int32]]] = []  # rows (S,) and spans (S, 3)
     before = np.zeros(rows, np.int64)  # tokens of each row before the piece
     for piece in pieces:
         if isinstance(piece, Text):
             texts, inside = written(piece.parts, filling, rows)
             encoding = tokenizer.encode(texts, inside=piece.inside, offsets=spans and inside is not None)
             if spans and inside is not None:
-                first, last = title_tokens(inside, encoding)
-                titles.append((inside, first + before[inside.row], last + before[inside.row]))
+                first, last = title_tokens(inside, encoding) + before[inside.row]
+                titles.append((inside.row, np.column_stack([first, last, inside.item]).astype(np.int32)))
             found.append((encoding.ids, encoding.lengths))
+        elif isinstance(piece, Entries):
+            assert isinstance(filling, Rows)
+            histories = _histories(piece, tokenizer, filling, spans=spans)
+            if histories.spans is not None and histories.span_offsets is not None:
+                row = np.repeat(np.arange(rows), np.diff(histories.span_offsets))
+                titles.append((row, _moved(histories.spans, before[row])))
+            found.append((histories.ids, histories.lengths))
         else:
             found.append((np.tile(piece, rows), np.full(rows, len(piece))))
         before = before + found[-1][1]
@@ -67,7 +71,7 @@ def encoded(pieces: Pieces, tokenizer: Tokenizer, filling: Filling, rows: int, *
 
 
 def least(
-    pieces: Pieces, tokenizer: Tokenizer, filling: Filling, long: NDArray[np.intp], longest: int
+    pieces: Fixed, tokenizer: Tokenizer, filling: Filling, long: NDArray[np.intp], longest: int
 ) -> NDArray[np.int64]:
     """How many steps each of some rows must lose at least, so that it fits."""
     most = filling.most[long]
@@ -91,11 +95,11 @@ def least(
     return high
 
 
-def title_tokens(titles: Titles, encoding: Encoded) -> tuple[Longs, Longs]:
+def title_tokens(titles: Titles, encoding: Encoded) -> NDArray[np.int64]:
     """The tokens of each title, counted from the first of its text: those that cover a character of it.
 
     Returns:
-        first, last: (S,), `last` excluded. Of two titles in one token the earlier has it; a title without a token
+        (2, S) first and last, `last` excluded. Of two titles in one token the earlier has it; a title without a token
         of its own has `first` equal to `last`.
     """
     assert encoding.first is not None
@@ -111,7 +115,26 @@ def title_tokens(titles: Titles, encoding: Encoded) -> tuple[Longs, Longs]:
     taken = np.maximum.accumulate(np.concatenate([[0], last[:-1]]))
     first = np.maximum(first, taken)
     last = np.maximum(first, last)
-    return first - offsets[titles.row], last - offsets[titles.row]
+    return np.stack([first, last]) - offsets[titles.row]
+
+
+def _histories(piece: Entries, tokenizer: Tokenizer, filling: Rows, *, spans: bool) -> TokenRows:
+    """The entries of each row, one after the other."""
+    several, places, starts = different(filling)
+    each = encoded(fixed(piece.pieces, tokenizer), tokenizer, several, len(several.items), spans=spans)
+    none = encoded([piece.empty], tokenizer, several, 1, spans=spans)
+    entries = TokenRows.joined([each, none]).take(places)
+    offsets = entries.offsets[starts]
+    if entries.spans is None or entries.span_offsets is None:
+        return TokenRows(entries.ids, offsets)
+    before = entries.offsets[:-1] - np.repeat(offsets[:-1], np.diff(starts))  # tokens of the row before each entry
+    moved = _moved(entries.spans, np.repeat(before, np.diff(entries.span_offsets)))
+    return TokenRows(entries.ids, offsets, moved, entries.span_offsets[starts])
+
+
+def _moved(spans: NDArray[np.int32], by: Longs) -> NDArray[np.int32]:
+    """Spans (S, 3) so many tokens further on."""
+    return np.column_stack([spans[:, :2] + by[:, None], spans[:, 2]]).astype(np.int32)
 
 
 def _side_by_side(pieces: Sequence[tuple[NDArray[np.int32], Longs]], lengths: Longs) -> tuple[NDArray[np.int32], Longs]:
@@ -125,13 +148,11 @@ def _side_by_side(pieces: Sequence[tuple[NDArray[np.int32], Longs]], lengths: Lo
     return output, offsets
 
 
-def _in_order(titles: Sequence[tuple[Titles, Longs, Longs]]) -> tuple[Longs, NDArray[np.int32]]:
+def _in_order(titles: Sequence[tuple[Longs, NDArray[np.int32]]]) -> tuple[Longs, NDArray[np.int32]]:
     """The row (S,) and the span (S, 3) of each title, by row and place."""
     if not titles:
         return np.empty(0, np.int64), np.empty((0, 3), np.int32)
-    row = np.concatenate([inside.row for inside, _, _ in titles])
-    spans = np.concatenate(
-        [np.stack([first, last, inside.item], axis=1).astype(np.int32) for inside, first, last in titles]
-    )
+    row = np.concatenate([rows for rows, _ in titles])
+    spans = np.concatenate([spans for _, spans in titles])
     order = np.argsort(row, kind="stable")
     return row[order], spans[order]

@@ -7,18 +7,17 @@ import numpy as np
 from rectool.data.dataset import Dataset
 from rectool.errors import RectoolError
 from rectool.prompts.filling import written
+from rectool.prompts.markup import Slot
 from rectool.prompts.prompts import Examples, Prompts
-from rectool.prompts.template import SOFT, Slot
 
 
 def drawn(prompts: Prompts, dataset: Dataset, count: int, seed: int) -> Examples:
     """`count` train rows, half of them liked (one more if the count is odd), shuffled; see `Prompts.with_shots`."""
     template = prompts.template
-    soft = sorted(template.slots.intersection(SOFT))
-    if soft:
+    if prompts.soft:
         raise RectoolError(
-            f"prompt {template.name} has a place for an embedding, {{{soft[0]}}}; examples are text: "
-            "choose a prompt without one"
+            f"prompt {template.name} has a place for an embedding ({', '.join(prompts.soft)}); examples are text: "
+            "ask it without embeddings"
         )
     train = dataset.targets("train")
     chance = np.random.default_rng(seed)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from rectool.prompts.catalogue import Catalogue, taken
 from rectool.prompts.earlier import Earlier
-from rectool.prompts.template import Parts, Slot, Template
+from rectool.prompts.markup import Parts, Slot
+from rectool.prompts.template import Template
 from rectool.prompts.tokens import Longs, bounds
 
 
@@ -43,7 +44,14 @@ class Column:
     titles: Titles | None = None
 
 
-class Filling(Protocol):
+class Columns(Protocol):
+    """N texts to write."""
+
+    def column(self, slot: str) -> Column:
+        """What stands in a slot."""
+
+
+class Filling(Columns, Protocol):
     """N prompts to write."""
 
     @property
@@ -57,9 +65,6 @@ class Filling(Protocol):
     @property
     def is_cut(self) -> NDArray[np.bool_]:
         """(N,) whether a title or description of it is not there as a whole."""
-
-    def column(self, slot: str) -> Column:
-        """What stands in a slot."""
 
     def shorter(self, places: NDArray[Any], steps: NDArray[Any]) -> Filling:
         """Some rows, with so many steps left out of each."""
@@ -86,16 +91,13 @@ class Rows:
     @property
     def is_cut(self) -> NDArray[np.bool_]:
         cut = bounds(self.catalogue.cut_titles[self.earlier.items])[self.earlier.offsets]
-        found: NDArray[np.bool_] = np.diff(cut) > 0
+        found: NDArray[np.bool_] = (np.diff(cut) > 0) & self.template.has_titles
         return found | self.catalogue.cut_titles[self.targets] if "target" in self.template.slots else found
 
     def column(self, slot: str) -> Column:
         if slot == "target":
-            return _titles(self.catalogue, self.targets)
-        if self.template.task == "ctr":
-            items, offsets = self.earlier.only(liked=slot == "history")
-        else:
-            items, offsets = self.earlier.items, self.earlier.offsets
+            return titled(self.catalogue, self.targets)
+        items, offsets = self.told(slot)
         titles = taken(self.catalogue.titles, items)
         before, after = self.template.entry
         separator, empty = self.template.separator, self.template.empty
@@ -108,6 +110,12 @@ class Rows:
         row = np.repeat(np.arange(len(texts)), np.diff(offsets))
         first = starts[:-1] - starts[offsets[:-1]][row] + len(before)
         return Column(texts, Titles(row, first, first + lengths, items))
+
+    def told(self, slot: str) -> tuple[NDArray[np.int32], Longs]:
+        """The items of {history} or {disliked}, oldest first, and (N + 1,) where those of a row begin."""
+        if self.template.task == "ctr":
+            return self.earlier.only(liked=slot == "history")
+        return self.earlier.items, self.earlier.offsets
 
     def shorter(self, places: NDArray[Any], steps: NDArray[Any]) -> Rows:
         earlier = self.earlier.recent(places, steps)
@@ -140,7 +148,7 @@ class Items:
 
     def column(self, slot: str) -> Column:
         if slot == "title":
-            return _titles(self.catalogue, self.items)
+            return titled(self.catalogue, self.items)
         texts = taken(self.catalogue.texts, self.items)
         kept = [_whole_words(text, len(text) - less) for text, less in zip(texts, self.without.tolist(), strict=True)]
         return Column([text or self.template.empty for text in kept])
@@ -149,7 +157,7 @@ class Items:
         return replace(self, items=self.items[places], without=steps)
 
 
-def written(parts: Parts, filling: Filling, rows: int) -> tuple[list[str], Titles | None]:
+def written(parts: Parts, filling: Columns, rows: int) -> tuple[list[str], Titles | None]:
     """N texts, and where the titles stand in them."""
     columns = [filling.column(part.name) if isinstance(part, Slot) else part for part in parts]
     words = [repeat(each, rows) if isinstance(each, str) else each.texts for each in columns]
@@ -181,7 +189,7 @@ def _merged(several: Sequence[Titles]) -> Titles | None:
     )
 
 
-def _titles(catalogue: Catalogue, items: NDArray[Any]) -> Column:
+def titled(catalogue: Catalogue, items: NDArray[Any]) -> Column:
     """One title for each row."""
     texts = taken(catalogue.titles, items)
     rows = np.arange(len(texts))

@@ -1,16 +1,17 @@
-"""A prompt as the tokenizer sees it: texts that are tokenised as wholes, and ids that never change between them."""
+"""A prompt as the tokenizer sees it: texts that are tokenised as wholes, ids that never change, and histories."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rectool.errors import RectoolError
-from rectool.prompts.template import SOFT, Parts, Slot, Template
+from rectool.prompts.markup import SOFT, Parts, Slot
+from rectool.prompts.template import Template
 from rectool.prompts.tokenizer import Tokenizer
 from rectool.prompts.tokens import SOFT_IDS
 
@@ -35,7 +36,20 @@ class Ids:
     ids: tuple[int, ...]
 
 
-Layout = tuple["Text | Ids", ...]
+@dataclass(frozen=True)
+class Entries:
+    """A history whose entries have places of embeddings: each entry is tokenised by itself.
+
+    Attributes:
+        pieces: of one entry. Its slots are {separator}, which is empty in the first, and {title}.
+        empty: what stands for a history without entries.
+    """
+
+    pieces: Layout
+    empty: Text
+
+
+Layout = tuple["Text | Ids | Entries", ...]
 
 
 @dataclass(frozen=True)
@@ -54,22 +68,28 @@ def arrange(
     frame: tuple[str, str] | None,
     examples: str,
     ends: bool,
+    soft: Mapping[str, int],
 ) -> Layout:
-    """The layout of a template's prompts.
+    """The layout of the prompts of a template that has been filled.
 
     Args:
         frame: what a chat template writes before and after the prompt.
         examples: answered prompts that stand before it.
         ends: keep what the tokenizer puts after a text.
+        soft: how many embeddings go into each place.
     """
     before, after = ([tokenizer.start], [tokenizer.end] if ends else []) if frame is None else map(tokenizer.cut, frame)
     body = [noun if part == Slot("noun") else part for part in template.parts]
     # Examples are a text of their own: the same tokens in front of every prompt, and tokenised once.
     groups = [[*before, examples], [*body, *after]] if examples else [[*before, *body, *after]]
-    layout: list[Text | Ids] = []
+    entries = _entries(template, soft) if template.soft_entry else None
+    layout: list[Text | Ids | Entries] = []
     inside = False
-    for run in itertools.chain.from_iterable(map(_runs, groups)):
-        if isinstance(run, Ids):
+    for run in itertools.chain.from_iterable(_runs(group, soft, entries) for group in groups):
+        if isinstance(run, Entries):
+            layout.append(run)
+            inside = True
+        elif isinstance(run, Ids):
             layout.append(run)
             inside = True if run.ids[0] < 0 else frame is not None and tokenizer.continues
         else:
@@ -87,7 +107,9 @@ def answers(template: Template, tokenizer: Tokenizer, layout: Layout) -> Answers
         RectoolError: a word is not exactly one token there: says what it becomes.
     """
     last = layout[-1]
-    if isinstance(last, Text):
+    if isinstance(last, Entries):
+        tail, inside, joiner = "", True, " "
+    elif isinstance(last, Text):
         tail = "".join("title" if isinstance(part, Slot) else part for part in last.parts)
         joiner, inside = "" if tail[-1].isspace() else " ", last.inside
     else:
@@ -125,33 +147,55 @@ def _not_one_token(
     )
 
 
-def _runs(parts: Iterable[str | Slot | tuple[int, ...]]) -> Iterable[Parts | Ids]:
+def _entries(template: Template, soft: Mapping[str, int]) -> Entries:
+    assert template.soft_entry is not None
+    place = (SOFT_IDS["history"],) * soft["history"]
+    parts = [place if part == Slot("item") else part for part in (Slot("separator"), *template.soft_entry)]
+    pieces = (Text(run, inside=True) if isinstance(run, tuple) else run for run in _runs(parts, soft))
+    return Entries(tuple(pieces), Text((template.empty,), inside=True))
+
+
+def _runs(
+    parts: Iterable[str | Slot | tuple[int, ...]], soft: Mapping[str, int], entries: Entries | None = None
+) -> Iterable[Parts | Ids | Entries]:
     """Neighbouring texts together."""
     text: list[str | Slot] = []
     for part in parts:
-        if not part:
-            continue
-        if isinstance(part, str) and text and isinstance(text[-1], str):
+        apart: Ids | Entries | None = None
+        if isinstance(part, tuple):
+            apart = Ids(part) if part else None
+        elif isinstance(part, Slot):
+            if part.name in SOFT:
+                apart = Ids((SOFT_IDS[part.name],) * soft[part.name])
+            elif part.name == "history" and entries is not None:
+                apart = entries
+            else:
+                text.append(part)
+        elif text and isinstance(text[-1], str):
             text[-1] += part
-        elif isinstance(part, tuple) or (isinstance(part, Slot) and part.name in SOFT):
+        elif part:
+            text.append(part)
+        if apart is not None:
             if text:
                 yield tuple(text)
             text = []
-            yield Ids(part if isinstance(part, tuple) else (SOFT_IDS[part.name],))
-        else:
-            text.append(part)
+            yield apart
     if text:
         yield tuple(text)
 
 
-def fixed(layout: Layout, tokenizer: Tokenizer) -> list[NDArray[np.int32] | Text]:
+Fixed = Sequence["NDArray[np.int32] | Text | Entries"]
+"""The pieces of a prompt, of which those are ids already that are the same in every prompt."""
+
+
+def fixed(layout: Layout, tokenizer: Tokenizer) -> Fixed:
     """The layout with all ids that are the same in every prompt, texts without slots among them."""
-    found: list[NDArray[np.int32] | Text] = []
+    found: list[NDArray[np.int32] | Text | Entries] = []
     for piece in layout:
         if isinstance(piece, Ids):
             found.append(np.array(piece.ids, np.int32))
-        elif any(isinstance(part, Slot) for part in piece.parts):
-            found.append(piece)
-        else:
+        elif isinstance(piece, Text) and not any(isinstance(part, Slot) for part in piece.parts):
             found.append(tokenizer.encode([str(piece.parts[0])], inside=piece.inside).ids)
+        else:
+            found.append(piece)
     return found

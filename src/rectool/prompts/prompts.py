@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,7 +18,7 @@ from rectool.prompts.catalogue import Catalogue
 from rectool.prompts.earlier import EarlierItems
 from rectool.prompts.encoding import encoded, fitted, least
 from rectool.prompts.filling import Filling, Items, Rows
-from rectool.prompts.layout import Answers, Text
+from rectool.prompts.layout import Answers
 from rectool.prompts.settings import LONGEST, Prompting
 from rectool.prompts.template import Template
 from rectool.prompts.tokenizer import Tokenizer
@@ -56,9 +57,15 @@ class Prompts:
         ends: keep what the tokenizer puts at the end of a text, as encoder models want it.
         frame: what the chat template writes around the message, if that is known already.
         examples: answered prompts in front, see `with_shots`.
+        soft: how many embeddings go into each place of a kind, such as {"user": 1, "item": 1}; other places are left
+            out with the phrases around them. None: text alone.
+
+    Attributes:
+        template: as far as it is filled.
 
     Raises:
-        RectoolError: the tokenizer has no chat template, or the prompt is too long whatever fills it.
+        RectoolError: the tokenizer has no chat template, the prompt is too long whatever fills it, or its places and
+            `soft` do not agree.
     """
 
     def __init__(
@@ -73,8 +80,12 @@ class Prompts:
         ends: bool = False,
         frame: tuple[str, str] | None = None,
         examples: Examples | None = None,
+        soft: Mapping[str, int] | None = None,
     ) -> None:
-        self.template = template
+        self.soft = dict(soft or {})
+        if any(count < 1 for count in self.soft.values()):
+            raise ValueError(f"a place for embeddings takes at least one, not {self.soft}")
+        self.template = template.filled(self.soft)
         self.tokenizer = tokenizer
         self.history = history
         self.max_tokens = max_tokens
@@ -83,16 +94,17 @@ class Prompts:
         self.frame = frame or tokenizer.chat_frame() if chat else None
         self.examples = examples
         self.layout = layouts.arrange(
-            template,
+            self.template,
             tokenizer,
             noun=noun,
             frame=self.frame,
             examples=examples.text if examples else "",
             ends=ends,
+            soft=self.soft,
         )
         self._fixed = layouts.fixed(self.layout, tokenizer)
         self._seen: tuple[Dataset, Catalogue, EarlierItems | None] | None = None
-        least = sum(len(piece) for piece in self._fixed if not isinstance(piece, Text))
+        least = sum(len(piece) for piece in self._fixed if isinstance(piece, np.ndarray))
         if history > max_tokens or least >= max_tokens:
             what = f"prompt {template.name}{' with its examples' if examples else ''} ({least} tokens)"
             what = f"--history {history}" if history > max_tokens else what
@@ -104,16 +116,17 @@ class Prompts:
         prompting: Prompting,
         tokenizer: Tokenizer,
         *,
-        default: str,
+        default: str | Template,
         context: int | None = None,
         ends: bool = False,
+        soft: Mapping[str, int] | None = None,
     ) -> Prompts:
         """The prompts that flags ask for.
 
         Args:
-            default: the name of the template if none is asked for.
+            default: the template, or its name, if none is asked for.
             context: the tokens that the model takes, if it has a limit.
-            ends: for an encoder, see above.
+            ends, soft: see above.
 
         Raises:
             RectoolError: the template is wrong, or longer prompts are asked for than the model takes.
@@ -121,14 +134,16 @@ class Prompts:
         longest = prompting.max_tokens or min(LONGEST, context or LONGEST)
         if context is not None and longest > context:
             raise RectoolError(f"--max-tokens {longest} is more than the {context} tokens that {tokenizer.name} takes")
+        asked = prompting.prompt or default
         return cls(
-            templates.load(prompting.prompt or default),
+            templates.load(asked) if isinstance(asked, str) else asked,
             tokenizer,
             prompting.history,
             longest,
             prompting.chat_template == "auto" and tokenizer.has_chat,
             prompting.noun,
             ends=ends,
+            soft=soft,
         )
 
     @cached_property
@@ -213,6 +228,7 @@ class Prompts:
             ends=self.ends,
             frame=self.frame,
             examples=drawn(self, dataset, count, seed) if count else None,
+            soft=self.soft,
         )
 
     def record(self) -> dict[str, Any]:
@@ -228,6 +244,7 @@ class Prompts:
             "examples": {"rows": list(examples.rows), "data": examples.data, "text": examples.text}
             if examples
             else None,
+            "soft": self.soft,
         }
 
     @classmethod
@@ -252,6 +269,7 @@ class Prompts:
                 examples=None
                 if examples is None
                 else Examples(tuple(examples["rows"]), str(examples["data"]), str(examples["text"])),
+                soft={str(kind): int(count) for kind, count in dict(record.get("soft") or {}).items()},
             )
         except (KeyError, TypeError, ValueError, IndexError) as problem:
             raise RectoolError(f"the record of a prompt is damaged: {problem!r}") from problem
@@ -266,7 +284,7 @@ class Prompts:
         Raises:
             RectoolError: the tokenizer is of another model.
         """
-        own = [int(piece.max(initial=0)) for piece in self._fixed if not isinstance(piece, Text)]
+        own = [int(piece.max(initial=0)) for piece in self._fixed if isinstance(piece, np.ndarray)]
         highest = max([self.tokenizer.highest, *own])
         if highest >= vocabulary:
             raise RectoolError(
@@ -290,7 +308,7 @@ class Prompts:
             )
 
     def _refuse_examples(self, dataset: Dataset, rows: NDArray[Any]) -> None:
-        if self.examples is None or self.examples.data != dataset.artifact.manifest.digests["interactions"]:
+        if self.examples is None or self.examples.data != dataset.digest:
             return
         both = np.intersect1d(rows, self.examples.rows)
         if len(both):

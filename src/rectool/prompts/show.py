@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -13,10 +13,11 @@ import numpy as np
 from rectool.artifacts.schemas import SPLITS
 from rectool.data.dataset import Dataset
 from rectool.prompts.encoding import title_tokens
-from rectool.prompts.filling import Filling, Rows, written
-from rectool.prompts.layout import Ids, Text
+from rectool.prompts.entries import different
+from rectool.prompts.filling import Columns, Rows, written
+from rectool.prompts.layout import Entries, Ids, Text
+from rectool.prompts.markup import Slot
 from rectool.prompts.prompts import Prompts
-from rectool.prompts.template import Slot
 from rectool.prompts.tokens import SOFT_IDS
 
 WIDTH = 100
@@ -29,8 +30,8 @@ class Token:
     Attributes:
         text: the characters that it covers; of a token that shares them with another its vocabulary's spelling.
         part: what it is part of: "text" (the template's own words), a slot, or "special".
-        item: whose title it belongs to, if it belongs to one.
-        nth: which of the titles in its slot that is, from 1.
+        item: whose title it belongs to, or whose embedding stands in a history, if either.
+        nth: which of the titles or entries in its slot that is, from 1.
     """
 
     id: int
@@ -120,12 +121,8 @@ def show(prompts: Prompts, dataset: Dataset, row: int) -> Shown:
     text: list[str] = []
     tokens: list[Token] = []
     for piece in prompts.layout:
-        if isinstance(piece, Ids):
-            new = list(_special(prompts, piece))
-            text += [f"{{{token.part}}}" if token.id < 0 else token.text for token in new]
-        else:
-            words, new = _tokens(prompts, piece, filling)
-            text.append(words)
+        words, new = _tokens(prompts, piece, filling)
+        text.append(words)
         tokens += new
     history: list[dict[str, Any]] = []
     left_out = 0
@@ -152,6 +149,29 @@ def _facts(prompts: Prompts, dataset: Dataset, row: int) -> dict[str, Any]:
     }
 
 
+def _tokens(prompts: Prompts, piece: Text | Ids | Entries, filling: Columns) -> tuple[str, list[Token]]:
+    """A piece of the prompt as text, and its tokens."""
+    if isinstance(piece, Text):
+        return _words(prompts, piece, filling)
+    if isinstance(piece, Ids):
+        found = list(_special(prompts, piece))
+        return "".join(token.text for token in found), found
+    assert isinstance(filling, Rows)
+    several, places, _ = different(filling)
+    text: list[str] = []
+    tokens: list[Token] = []
+    for nth, place in enumerate(places.tolist(), start=1):
+        is_none = place == len(several.items)
+        for each in (piece.empty,) if is_none else piece.pieces:
+            words, new = _tokens(prompts, each, several if is_none else several.only(place))
+            text.append(words)
+            for token in new:
+                is_of = token.id < 0 or token.item is not None
+                item = int(several.items[place]) if is_of else None
+                tokens.append(replace(token, part="history", item=item, nth=nth if is_of else None))
+    return "".join(text), tokens
+
+
 def _special(prompts: Prompts, piece: Ids) -> Iterator[Token]:
     soft = {id: slot for slot, id in SOFT_IDS.items()}
     for id in piece.ids:
@@ -161,7 +181,7 @@ def _special(prompts: Prompts, piece: Ids) -> Iterator[Token]:
             yield Token(id, prompts.tokenizer.shown([id])[0], "special")
 
 
-def _tokens(prompts: Prompts, piece: Text, filling: Filling) -> tuple[str, list[Token]]:
+def _words(prompts: Prompts, piece: Text, filling: Columns) -> tuple[str, list[Token]]:
     """A text, and its tokens."""
     (words,), titles = written(piece.parts, filling, 1)
     encoding = prompts.tokenizer.encode([words], inside=piece.inside, offsets=True)
@@ -186,7 +206,7 @@ def _tokens(prompts: Prompts, piece: Text, filling: Filling) -> tuple[str, list[
     return words, tokens
 
 
-def _parts(piece: Text, filling: Filling) -> list[str]:
+def _parts(piece: Text, filling: Columns) -> list[str]:
     """What each character of a text is part of; what stands between the titles of a slot is the slot's."""
     parts = []
     for part in piece.parts:

@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from rectool.artifacts import Input
 from rectool.errors import RectoolError, disk_errors
+from rectool.prompts import markup
+from rectool.prompts.markup import SOFT, Body, Parts, Phrase, Slot
 
 Task = Literal["ctr", "next-item", "item"]
 
 LARGEST = 1 << 16
 """Bytes of the largest template."""
-SOFT = ("user", "item", "warm")
-"""Slots that embeddings fill, not text."""
 SLOTS: Mapping[Task, tuple[str, ...]] = {
     "ctr": ("history", "disliked", "target", "noun", *SOFT),
     "next-item": ("history", "noun", "user"),
@@ -32,20 +32,9 @@ _MARK = "+++"
 _NEEDED: Mapping[Task, tuple[str, ...]] = {"ctr": ("target",), "next-item": ("history",), "item": ("title", "text")}
 _SHIPPED = Path(__file__).parent / "shipped"
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but line ends and tabs
-_BRACES = re.compile(r"\{\{|\}\}|\{([^{}\n]*)\}|[{}]")
 
 SHIPPED = tuple(sorted(path.stem for path in _SHIPPED.glob("*.txt")))
 """The names of the templates that come with rectool."""
-
-
-@dataclass(frozen=True)
-class Slot:
-    """A place that is filled for each row."""
-
-    name: str
-
-
-Parts = tuple["str | Slot", ...]
 
 
 @dataclass(frozen=True)
@@ -56,9 +45,10 @@ class Template:
         name: as it was asked for.
         text: the whole file, from which `parse` makes the same template again.
         task: what its prompts ask: whether a user likes an item, which item comes next, what an item is.
-        parts: the text and the slots of its body, in order.
+        body: the text, the slots and the phrases of its body, in order.
         answers: the words for label 1 and label 0; of task "ctr" only.
-        entry: what stands before and after a title in a history.
+        entry: what stands before and after a title in a history of text alone.
+        soft_entry: the words and the slots {title} and {item} of an entry with an embedding; None if it has none.
         separator: what stands between the titles of a history.
         empty: what stands for a history without titles, or a description that is not there.
         output: what stands before and after a title in an answer; of task "next-item" only.
@@ -69,9 +59,10 @@ class Template:
     name: str
     text: str
     task: Task
-    parts: Parts
+    body: Body
     answers: tuple[str, str]
     entry: tuple[str, str]
+    soft_entry: Parts | None
     separator: str
     empty: str
     output: tuple[str, str]
@@ -79,8 +70,56 @@ class Template:
     path: Path | None = field(default=None, compare=False)
 
     @property
+    def parts(self) -> Parts:
+        """The text and the slots of its body, those of its phrases among them."""
+        return tuple(part for each in self.body for part in (each.parts if isinstance(each, Phrase) else (each,)))
+
+    @property
+    def has_titles(self) -> bool:
+        """Whether the entries of its histories say titles."""
+        return self.soft_entry is None or Slot("title") in self.soft_entry
+
+    @property
     def slots(self) -> frozenset[str]:
         return frozenset(part.name for part in self.parts if isinstance(part, Slot))
+
+    @property
+    def soft(self) -> tuple[str, ...]:
+        """What it has places of embeddings for: slots of its body, and "history" for {item} in its entries."""
+        has_entries = self.soft_entry is not None and "history" in self.slots
+        return (*(slot for slot in SOFT if slot in self.slots), *(("history",) if has_entries else ()))
+
+    def filled(self, soft: Collection[str]) -> Template:
+        """The template with places for these embeddings and no others; phrases without any of them go.
+
+        Raises:
+            RectoolError: it has no place for one of them, or a place for another that stands outside of a phrase.
+        """
+        if missing := sorted(set(soft) - set(self.soft)):
+            lacks = "{item} in the setting entry" if missing[0] == "history" else f"the slot {{{missing[0]}}}"
+            raise RectoolError(
+                f"prompt {self.name} has no place for {missing[0]} embeddings, which is {lacks}; it has places for "
+                f"{', '.join(self.soft) or 'none'}"
+            )
+        empty = {Slot(slot) for slot in SOFT if slot not in soft}
+        kept: list[str | Slot] = []
+        for each in self.body:
+            if not isinstance(each, Phrase):
+                if each in empty:
+                    raise self._unfilled(each.name, f"{{{each.name}}}", "put the words around it between {? and ?}")
+                kept.append(each)
+            elif any(isinstance(part, Slot) and part.name in soft for part in each.parts):
+                kept += [part for part in each.parts if part not in empty]
+        found = replace(self, body=tuple(kept), soft_entry=self.soft_entry if "history" in soft else None)
+        if "history" in found.slots and found.soft_entry is None and not self.has_titles:
+            raise self._unfilled("history", "{item} in its entries", "write {title} beside it")
+        return found
+
+    def _unfilled(self, kind: str, place: str, remedy: str) -> RectoolError:
+        return RectoolError(
+            f"prompt {self.name} has a place for {place} that nothing fills: fill it (--tokens {kind} of train-proj), "
+            f"{remedy}, or choose another prompt"
+        )
 
 
 def load(name: str) -> Template:
@@ -133,14 +172,15 @@ def parse(text: str, name: str, path: Path | None = None) -> Template:
     settings = _Settings(name, lines[:end])
     body = "\n".join(lines[end + 1 :]).removesuffix("\n")
     task: Task = settings.choice("task", get_args(Task))
-    parts = tuple(_parts(name, body, SLOTS[task], line=end + 2))
+    entry = settings.entry()
     template = Template(
         name=name,
         text=text,
         task=task,
-        parts=parts,
+        body=markup.body(name, body, SLOTS[task], line=end + 2),
         answers=settings.answers(task),
-        entry=settings.around("entry", '"{title}"'),
+        entry=_around(_without_item(entry)),
+        soft_entry=entry if Slot("item") in entry else None,
         separator=settings.text("separator", ", "),
         empty=settings.text("empty", ""),
         output=settings.around("output", '"{title}"', of=(task, "next-item")),
@@ -148,9 +188,13 @@ def parse(text: str, name: str, path: Path | None = None) -> Template:
         path=path,
     )
     settings.refuse_others()
-    if not template.slots.intersection(_NEEDED[task]):
+    if not any(Slot(slot) in template.body for slot in _NEEDED[task]):
         needed = " or ".join(f"{{{slot}}}" for slot in _NEEDED[task])
         raise RectoolError(f"{name}: a prompt of task {task} needs the slot {needed}, and its body has none")
+    if "disliked" in template.slots and not template.has_titles:
+        raise RectoolError(
+            f"{settings.where('entry')}: entry has no {{title}}, which {{disliked}} needs: no embeddings stand there"
+        )
     return template
 
 
@@ -182,16 +226,21 @@ class _Settings:
             raise self._wrong(key, f"{key} {said}; it is one of {', '.join(map(repr, known))}")
         return value
 
-    def around(self, key: str, default: str, of: tuple[str, str] | None = None) -> tuple[str, str]:
+    def around(self, key: str, default: str, of: tuple[str, str]) -> tuple[str, str]:
         """The text before and after {title}."""
-        if of is not None:
-            self._refuse_elsewhere(key, *of)
-        parts = list(_parts(self._where(key), self.text(key, default), ("title",)))
+        self._refuse_elsewhere(key, *of)
+        parts = markup.words(self.where(key), self.text(key, default), ("title",))
         if parts.count(Slot("title")) != 1:
             raise self._wrong(key, f"{key} must have the slot {{title}} once")
-        place = parts.index(Slot("title"))
-        before, after = parts[:place], parts[place + 1 :]
-        return "".join(map(str, before)), "".join(map(str, after))
+        return _around(parts)
+
+    def entry(self) -> Parts:
+        """How a title stands in a history: {title}, {item} or both."""
+        parts = markup.words(self.where("entry"), self.text("entry", '"{title}"'), ("title", "item"))
+        slots = [part for part in parts if isinstance(part, Slot)]
+        if not slots or len(set(slots)) < len(slots):
+            raise self._wrong("entry", "entry must have the slot {title} once, or {item} beside or instead of it")
+        return parts
 
     def answers(self, task: str) -> tuple[str, str]:
         self._refuse_elsewhere("answers", task, "ctr")
@@ -220,41 +269,29 @@ class _Settings:
         return self._values.get(key, default)
 
     def _wrong(self, key: str, what: str) -> RectoolError:
-        return RectoolError(f"{self._where(key)}: {what}")
+        return RectoolError(f"{self.where(key)}: {what}")
 
-    def _where(self, key: str) -> str:
+    def where(self, key: str) -> str:
+        """The template, and the line of a setting if it has one."""
         pattern = re.compile(rf"\s*[\"']?{re.escape(key)}[\"']?\s*[=.\]]|\s*\[\s*{re.escape(key)}\s*\]")
         found = [number for number, line in enumerate(self._lines, start=1) if pattern.match(line)]
         return f"{self._name}, line {found[0]}" if found else self._name
 
 
-def _parts(name: str, text: str, known: tuple[str, ...], line: int | None = None) -> Iterator[str | Slot]:
-    """The text and the slots, in order.
+def _around(parts: Parts) -> tuple[str, str]:
+    """The text before and after {title}."""
+    place = parts.index(Slot("title")) if Slot("title") in parts else len(parts)
+    return "".join(map(str, parts[:place])), "".join(map(str, parts[place + 1 :]))
 
-    Args:
-        name: where the text stands, for messages.
-        line: the number of its first line, if `name` does not say it.
-    """
-    written: list[str] = []
-    last = 0
-    for found in _BRACES.finditer(text):
-        written.append(text[last : found.start()])
-        last = found.end()
-        brace = found.group()
-        where = name if line is None else f"{name}, line {line + text.count(chr(10), 0, found.start())}"
-        if brace in ("{{", "}}"):
-            written.append(brace[0])
-        elif brace in ("{", "}"):
-            slip = "is never closed" if brace == "{" else "closes nothing"
-            raise RectoolError(f"{where}: a {brace} {slip}; write {brace * 2} for a brace")
-        elif found.group(1) not in known:
-            slots = ", ".join(f"{{{slot}}}" for slot in known)
-            raise RectoolError(f"{where}: there is no slot {brace} here; the slots are {slots}, and {{{{ is a brace")
-        else:
-            if any(written):
-                yield "".join(written)
-            yield Slot(found.group(1))
-            written = []
-    written.append(text[last:])
-    if any(written):
-        yield "".join(written)
+
+def _without_item(entry: Parts) -> Parts:
+    """An entry without its {item} and the space before it, or behind it if it stands first."""
+    if Slot("item") not in entry:
+        return entry
+    place = entry.index(Slot("item"))
+    before, after = list(entry[:place]), list(entry[place + 1 :])
+    if before and isinstance(before[-1], str):
+        before[-1] = before[-1].removesuffix(" ")
+    elif after and isinstance(after[0], str) and not before:
+        after[0] = after[0].removeprefix(" ")
+    return (*before, *after)

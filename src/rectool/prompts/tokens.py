@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-SOFT_IDS = {"user": -1, "item": -2, "warm": -3}
-"""What stands in `ids` where an embedding goes in, by the name of its slot."""
+SOFT_IDS = {"user": -1, "item": -2, "warm": -3, "history": -4}
+"""What stands in `ids` where an embedding goes in, by what it is of; "history" is the item of a history's entry."""
 
 Longs = NDArray[np.int64]
 
