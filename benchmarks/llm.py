@@ -72,7 +72,7 @@ def prompts(kind: str, count: int) -> TokenRows:
     return made_up(50 + random.integers(1, 49, count) * random.integers(10, 17, count), random)
 
 
-def real(folder: Path, kind: str, count: int) -> TokenRows:
+def real(folder: Path, kind: str, count: int, template_name: str = "collm-text", **soft: int) -> TokenRows:
     from rectool.artifacts import open_artifact
     from rectool.data.dataset import Dataset
     from rectool.prompts import template
@@ -93,7 +93,7 @@ def real(folder: Path, kind: str, count: int) -> TokenRows:
         tokenizer = Tokenizer.load(folder / "tokenizers/llama2")
         if kind == "like":
             rows = random.choice(rows[stop - start >= 10], count, replace=False)
-            return Prompts(template.load("collm-text"), tokenizer, history=10).rows(dataset, rows)
+            return Prompts(template.load(template_name), tokenizer, history=10, soft=soft).rows(dataset, rows)
         rows = random.choice(rows[(stop > start) & (stop - start <= 48)], count, replace=False)
         return Prompts(template.load("collm-text"), tokenizer, history=48).rows(dataset, rows)
 

@@ -18,7 +18,12 @@ from transformers import AutoModelForCausalLM
 from rectool import cli, console
 from rectool.artifacts import open_artifact
 from rectool.data.dataset import Dataset
+from rectool.data.histories import HistoryRule
 from rectool.llm.adapter import peft_of_today
+from rectool.llm.soft_saved import Parts
+from rectool.models.model import Size
+from rectool.models.saved import Trained
+from rectool.models.table import model_class
 from rectool.prompts.tokens import TokenRows, bounds
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "mistral", "gpt2")
@@ -73,17 +78,44 @@ def token_rows() -> Callable[[Sequence[Sequence[int]]], TokenRows]:
 
 @pytest.fixture(scope="session")
 def one_by_one() -> Callable[..., Tensor]:
-    """The slow way: each row alone through the whole model, all hidden states kept, `layer` of them read."""
+    """The slow way: each row alone through the whole model, all hidden states kept, `layer` of them read.
 
-    def encode(model: nn.Module, tokens: TokenRows, layer: int = -1) -> Tensor:
+    Where there are vectors (K, H) each token is embedded by itself, an id of -1 - k as vector k, with gradients.
+    """
+
+    def encode(model: Any, tokens: TokenRows, layer: int = -1, soft: Tensor | None = None) -> Tensor:
         states = []
-        with torch.no_grad():
+        with torch.set_grad_enabled(soft is not None):
             for start, stop in zip(tokens.offsets[:-1], tokens.offsets[1:], strict=True):
-                ids = torch.from_numpy(tokens.ids[start:stop].astype(np.int64))[None]
-                states.append(model(input_ids=ids, output_hidden_states=True).hidden_states[layer][0, -1])
+                ids = torch.from_numpy(tokens.ids[start:stop].astype(np.int64))
+                inputs = {"input_ids": ids[None]}
+                if soft is not None:
+                    embed = model.get_input_embeddings()
+                    inputs = {"inputs_embeds": torch.stack([embed(i) if i >= 0 else soft[-1 - i] for i in ids])[None]}
+                states.append(model(**inputs, output_hidden_states=True).hidden_states[layer][0, -1])
         return torch.stack(states)
 
     return encode
+
+
+@pytest.fixture(scope="session")
+def with_references() -> Callable[..., TokenRows]:
+    """Rows with about every fourth token a reference to one of K vectors: `with_references(tokens, K)`.
+
+    Which token is which reference is one rule for all rows, so that those that began alike still do.
+    """
+
+    def make(tokens: TokenRows, count: int) -> TokenRows:
+        ids = np.where(tokens.ids % 4 == 0, -1 - tokens.ids // 4 % count, tokens.ids)
+        return TokenRows(ids.astype(np.int32), tokens.offsets)
+
+    return make
+
+
+@pytest.fixture
+def vectors() -> Tensor:
+    """(5, 32) soft vectors with a gradient."""
+    return torch.randn(5, 32, generator=torch.Generator().manual_seed(3)).requires_grad_()
 
 
 @pytest.fixture(scope="session")
@@ -119,3 +151,22 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     assert stopped.value.code == 0
     console.configure(quiet=False, json=False)
     return Dataset(open_artifact(out, "dataset"))
+
+
+@pytest.fixture(scope="session")
+def soft_parts(dataset: Dataset) -> Callable[..., Parts]:
+    """A collaborative model of width 8 with random weights, and semantic embeddings of width 12: `soft_parts("mf")`."""
+
+    def make(name: str, **settings: Any) -> Parts:
+        kind = model_class(name)
+        with torch.random.fork_rng():
+            torch.manual_seed(4)
+            chosen = kind.Settings(embedding_size=8, **({"heads": 2} if name == "sasrec" else {}), **settings)
+            model = kind(chosen, Size(dataset.users, dataset.items)).eval()
+            for parameter in model.parameters():
+                nn.init.normal_(parameter, std=0.5)
+            history = HistoryRule(liked_only=True, length=6) if kind.reads_history else None
+            semantic = torch.randn(dataset.items, 12)
+        return Parts(collaborative=Trained(name, model, "ctr", history, "sigmoid"), semantic=semantic)
+
+    return make

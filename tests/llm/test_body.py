@@ -10,7 +10,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from rectool.llm.body import body_of, can_pack, causal_of, context_of, last_hidden, on, pack, packed_last_hidden
+from rectool.llm.body import (
+    body_of,
+    can_pack,
+    causal_of,
+    context_of,
+    last_hidden,
+    on,
+    pack,
+    packed_last_hidden,
+    read_inputs,
+    reading,
+)
 
 CPU = torch.device("cpu")
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "mistral", "gpt2")
@@ -80,6 +91,76 @@ def test_packing_with_checkpointing(loaded: Loaded, prompts_of_groups: Rows) -> 
         torch.testing.assert_close(gradient, expected[name], atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_vectors_stand_where_references_are(
+    loaded: Loaded,
+    adapted: Loaded,
+    prompts_of_groups: Rows,
+    with_references: Rows,
+    one_by_one: Callable[..., Tensor],
+    vectors: Tensor,
+    architecture: str,
+    tied: bool,
+    checkpointing: bool,
+) -> None:
+    tokens = with_references(prompts_of_groups([7], [3], rest=20)[0], 5)
+    model = adapted(loaded(architecture, tied=tied))
+    causal_of(model).get_input_embeddings().weight.requires_grad_()
+    slow = one_by_one(model, tokens, soft=vectors)
+    expected = gradients(model, slow) | {"vectors": grad_of(vectors)}
+    if checkpointing:
+        model.base_model.model.activation_checkpointing_enable({"use_reentrant": False})
+        model.train()
+        for part in model.modules():
+            if isinstance(part, torch.nn.Dropout):
+                part.p = 0.0
+    places = np.array([4, 0, 3, 1, 6, 2, 5])
+    padded = last_hidden(model, *on(CPU, *tokens.padded(places)), soft=vectors)
+    packed = packed_last_hidden(model, pack(tokens, places, 30, CPU), vectors)
+    for states in (padded, packed):
+        torch.testing.assert_close(states, slow[places], atol=1e-5, rtol=1e-5)
+        found = gradients(model, states) | {"vectors": grad_of(vectors)}
+        assert found.keys() == expected.keys()
+        for name, gradient in expected.items():
+            torch.testing.assert_close(found[name], gradient, atol=1e-4, rtol=1e-4)
+
+
+def grad_of(vectors: Tensor) -> Tensor:
+    found, vectors.grad = vectors.grad, None
+    assert found is not None
+    return found
+
+
+def test_vectors_take_the_type_of_the_embeddings(loaded: Loaded, vectors: Tensor) -> None:
+    model = loaded("llama").to(torch.bfloat16)
+    embedded = read_inputs(model, torch.tensor([[7, -3, -1]]), vectors)["inputs_embeds"]
+    assert embedded.dtype == torch.bfloat16
+    assert torch.equal(embedded[0, 1:], vectors[[2, 0]].bfloat16())
+    assert torch.equal(embedded[0, 0], model.get_input_embeddings().weight[7])
+
+
+def test_a_callable_makes_each_vector_once(loaded: Loaded, vectors: Tensor) -> None:
+    asked: list[list[int]] = []
+
+    def made(references: Any) -> Tensor:
+        asked.append(references.tolist())
+        return vectors[references]
+
+    ids = torch.tensor([[7, -3, -1], [-3, 5, -5]])
+    found = read_inputs(loaded("llama"), ids, made)["inputs_embeds"]
+    assert asked == [[0, 2, 4]]
+    assert torch.equal(found, read_inputs(loaded("llama"), ids, vectors)["inputs_embeds"])
+
+
+def test_without_a_reference_vectors_still_have_a_gradient(loaded: Loaded, vectors: Tensor) -> None:
+    model = loaded("llama").requires_grad_(False)
+    for soft in (vectors, lambda references: vectors[references]):
+        last_hidden(model, torch.tensor([[3, 4]]), torch.tensor([2]), soft).sum().backward()
+        assert not grad_of(vectors).any()
+
+
 def test_a_line_holds_what_fits(token_rows: Rows) -> None:
     tokens = token_rows([[1, 2], [3, 4, 5, 6], [7, 8, 9], [10]])
     packed = pack(tokens, np.array([0, 1, 2, 3]), 5, CPU)
@@ -89,6 +170,17 @@ def test_a_line_holds_what_fits(token_rows: Rows) -> None:
     assert packed.ends.tolist() == [4, 3, 2, 4]
     with pytest.raises(ValueError, match="a row of 4 tokens does not go into a line of 3"):
         pack(tokens, np.array([0, 1]), 3, CPU)
+
+
+def test_each_part_is_in_the_mode_it_was_in(loaded: Loaded) -> None:
+    model = loaded("llama").train()
+    model.model.layers[0].eval()
+    before = [part.training for part in model.modules()]
+    with reading(model):
+        assert not any(part.training for part in model.modules())
+        assert not torch.is_grad_enabled()
+    assert [part.training for part in model.modules()] == before
+    assert 0 < sum(before) < len(before)
 
 
 def test_a_recurrent_model_cannot_pack() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rectool.errors import RectoolError
-from rectool.llm import prefix
+from rectool.llm import prefix, sharing
 from rectool.llm.encode import hidden_states
 from rectool.llm.reading import Reader
 from rectool.prompts.tokens import TokenRows
@@ -51,6 +51,58 @@ def test_every_row_is_as_if_alone(
         for budget in (16, 200, None):
             found = encode(model, tokens, budget=budget, **options)
             torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_rows_share_references_as_they_share_ids(
+    loaded: Loaded,
+    adapted: Loaded,
+    prompts_of_groups: Rows,
+    with_references: Rows,
+    one_by_one: Slow,
+    vectors: Tensor,
+    architecture: str,
+) -> None:
+    tokens, groups = prompts_of_groups([1, 2, 3, 7, 9], [30, 1, 25, 12, 24], rest=14)
+    soft = with_references(tokens, 5)
+    model = adapted(loaded(architecture))
+    expected = one_by_one(model, soft, soft=vectors).detach()
+    assert sharing.find(soft, groups).saved() == sharing.find(tokens, groups).saved() > 100
+    for options in ({}, {"groups": groups}, {"groups": np.zeros_like(groups)}):
+        for table in (vectors, lambda references: vectors[references]):
+            found = encode(model, soft, soft=table, budget=200, **options)
+            torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_layers_of_rows_with_references(
+    loaded: Loaded, prompts_of_groups: Rows, with_references: Rows, one_by_one: Slow, vectors: Tensor, layer: int
+) -> None:
+    tokens, groups = prompts_of_groups([3, 7], [20, 12])
+    soft = with_references(tokens, 5)
+    model = loaded("qwen2")
+    expected = one_by_one(model, soft, layer, vectors).detach()
+    for options in ({}, {"groups": groups}):
+        found = encode(model, soft, soft=vectors, layer=layer, **options)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def test_many_references_exist_a_batch_at_a_time(loaded: Loaded, token_rows: Rows) -> None:
+    tokens = token_rows([[3, -1 - row, 4, 5] for row in range(100)])
+    asked: list[list[int]] = []
+
+    def made(references: Any) -> Tensor:
+        asked.append(references.tolist())
+        return torch.zeros(len(references), 32)
+
+    encode(loaded("llama"), tokens, soft=made, budget=40)
+    assert [len(some) for some in asked] == [10] * 10
+    assert sorted(reference for some in asked for reference in some) == list(range(100))
+
+
+def test_references_without_vectors(loaded: Loaded, token_rows: Rows) -> None:
+    with pytest.raises(ValueError, match="rows refer to vectors, but none are given"):
+        encode(loaded("llama"), token_rows([[3, -1, 4]]))
 
 
 def test_what_is_shared_is_encoded_once(

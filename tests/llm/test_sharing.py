@@ -44,6 +44,15 @@ def test_groups_do_not_share(token_rows: Rows) -> None:
     assert sorted(map(sorted, parts)) == [[0, 2], [1, 3]]
 
 
+def test_references_are_tokens_like_others(token_rows: Rows) -> None:
+    """Whatever their number, and never taken for the end of a row."""
+    rows = [[5, -4, -900, 7, last] for last in (1, -5, -6)] + [[5, -4, -901, 7, 8], [5, -4], [5, -4]]
+    clusters = sharing.find(token_rows(rows), np.array([0, 0, 0, 0, 1, 1]))
+    sizes = np.diff(clusters.bounds).tolist()
+    assert sorted(zip(clusters.prefixes.tolist(), sizes, strict=True)) == [(1, 2), (4, 3)]
+    assert clusters.alone.tolist() == [3]
+
+
 def test_equal_rows_keep_a_token_of_their_own(token_rows: Rows) -> None:
     clusters = sharing.find(token_rows([[5, 6, 7, 8]] * 3), np.zeros(3, np.int64))
     assert clusters.prefixes.tolist() == [3]

@@ -1,11 +1,14 @@
 """Reading hidden states off a language model: its body, without the head that would make logits of them.
 
-Shapes: B rows   L tokens of the longest   H hidden size   S tokens of a packed line   W lines
+Where a row has an embedding of its own in place of a token, its id is a reference: -1 - k is row k of a table of
+vectors. The same reference is the same vector, so that rows are told apart by their ids alone.
+
+Shapes: B rows   L tokens of the longest   H hidden size   S tokens of a packed line   W lines   K vectors
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +27,10 @@ BOUNDLESS = 1 << 30
 """The context of a model that names none."""
 _POSITIONS_AFTER_PADDING = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer"}
 """Architectures whose first position is the one after the padding id."""
+
+Soft = Tensor | Callable[[NDArray[np.int64]], Tensor]
+"""The vectors (K, H) that references stand for, or what makes those (K', H) of some references (K',), from 0, each
+once. Ids below 0 with no such vectors are an error."""
 
 
 def causal_of(model: nn.Module) -> PreTrainedModel:
@@ -58,16 +65,36 @@ def refuse_too_long(tokens: TokenRows, config: PretrainedConfig) -> None:
         raise RectoolError(f"prompt {int(lengths.argmin())} has no token; give the template some text")
 
 
-def last_hidden(model: nn.Module, ids: Tensor, lengths: Tensor) -> Tensor:
+def read_inputs(model: nn.Module, ids: Tensor, soft: Soft | None) -> dict[str, Tensor]:
+    """What the body is to be called with: `input_ids` where nothing is soft, else `inputs_embeds` (B, L, H).
+
+    Gradients reach the vectors, zeros where no id is a reference: a callable is asked for none of them then.
+
+    Args:
+        ids: (B, L) int64; below 0 a reference, whose vector stands there in the dtype of the model's embeddings.
+    """
+    if soft is None:
+        return {"input_ids": ids}
+    places = (ids < 0).nonzero(as_tuple=True)
+    references = -1 - ids[places]
+    if not isinstance(soft, Tensor):
+        wanted, references = torch.unique(references, return_inverse=True)
+        soft = soft(wanted.cpu().numpy())
+    embedded: Tensor = causal_of(model).get_input_embeddings()(ids.clamp(min=0))
+    return {"inputs_embeds": embedded.index_put(places, soft[references].to(embedded))}
+
+
+def last_hidden(model: nn.Module, ids: Tensor, lengths: Tensor, soft: Soft | None = None) -> Tensor:
     """The hidden state at each row's last token (B, H), after the final norm.
 
     Rows are padded on the right and no mask is given: a causal model never looks there, and keeps its fast path.
 
     Args:
-        ids: (B, L) int64, padded with any id of the vocabulary.
+        ids: (B, L) int64, padded with any id of the vocabulary; below 0 a reference.
         lengths: (B,) int64, at least 1.
+        soft: what references stand for.
     """
-    states: Tensor = body_of(model)(input_ids=ids, use_cache=False).last_hidden_state  # (B, L, H)
+    states: Tensor = body_of(model)(**read_inputs(model, ids, soft), use_cache=False).last_hidden_state  # (B, L, H)
     return states[torch.arange(len(ids), device=ids.device), lengths - 1]
 
 
@@ -76,7 +103,7 @@ class Packed:
     """Rows one after the other in lines, each with positions of its own.
 
     Attributes:
-        ids: (W, S) int64.
+        ids: (W, S) int64; below 0 a reference.
         positions: (W, S) int64, from 0 in each row; 0 where a line is filled up.
         lines, ends: (B,) int64, the line of each row and the place of its last token there.
     """
@@ -115,13 +142,13 @@ def pack(tokens: TokenRows, places: NDArray[Any], width: int, device: torch.devi
     return Packed(*(torch.from_numpy(array).to(device) for array in arrays))
 
 
-def packed_last_hidden(model: nn.Module, packed: Packed) -> Tensor:
+def packed_last_hidden(model: nn.Module, packed: Packed, soft: Soft | None = None) -> Tensor:
     """The hidden state at each row's last token (B, H), like `last_hidden`; only where `can_pack` says so.
 
     No mask and no cache are given: only then does transformers keep the rows of a line apart.
     """
     states: Tensor = body_of(model)(
-        input_ids=packed.ids, position_ids=packed.positions, attention_mask=None, use_cache=False
+        **read_inputs(model, packed.ids, soft), position_ids=packed.positions, attention_mask=None, use_cache=False
     ).last_hidden_state  # (W, S, H)
     return states[packed.lines, packed.ends]
 
@@ -149,15 +176,22 @@ def can_pack(model: nn.Module) -> bool:
 
 
 @contextmanager
-def reading(model: nn.Module) -> Iterator[None]:
-    """Without dropout and gradients; afterwards the model is in the mode it was in."""
-    before = model.training
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Without dropout and checkpointing; afterwards each part of the model is in the mode it was in."""
+    before = [(part, part.training) for part in model.modules()]
     model.eval()
     try:
-        with torch.no_grad():
-            yield
+        yield
     finally:
-        model.train(before)
+        for part, training in before:
+            part.training = training
+
+
+@contextmanager
+def reading(model: nn.Module) -> Iterator[None]:
+    """`evaluating`, and without gradients."""
+    with evaluating(model), torch.no_grad():
+        yield
 
 
 def on(device: torch.device, *arrays: NDArray[np.int64]) -> tuple[Tensor, ...]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from rectool.llm import prefix, sharing
-from rectool.llm.body import refuse_too_long
+from rectool.llm.body import Soft, refuse_too_long
 from rectool.llm.reading import Budget, Encoded, Reader, default_budget, in_batches
 from rectool.prompts.tokens import TokenRows
 
@@ -25,6 +25,7 @@ def hidden_states(
     model: nn.Module,
     tokens: TokenRows,
     *,
+    soft: Soft | None = None,
     device: torch.device,
     budget: int | None = None,
     groups: NDArray[np.integer[Any]] | None = None,
@@ -39,6 +40,8 @@ def hidden_states(
 
     Args:
         model: causal, with adapters or without.
+        soft: the vectors that ids below 0 refer to, or what makes them a batch at a time; rows share them as they share
+            ids.
         budget: tokens of a batch, padding included; None for what suits the device.
         groups: (N,) rows of different groups share nothing; zeros let all rows share; None shares nothing.
         progress: told how many more rows are done.
@@ -50,8 +53,11 @@ def hidden_states(
 
     Raises:
         RectoolError: a row is longer than the model can read, there is no such layer, or one row alone is too much.
+        ValueError: rows have references, but there is no `soft`.
     """
-    reader = Reader(model, layer)
+    if soft is None and tokens.ids.min(initial=0) < 0:
+        raise ValueError("rows refer to vectors, but none are given")
+    reader = Reader(model, layer, soft)
     refuse_too_long(tokens, reader.config)
     room = Budget(budget or default_budget(reader.config, reader.dtype, device), device)
     lengths = tokens.lengths

@@ -59,7 +59,7 @@ def pooled_states(
     def pooled(places: Longs) -> Tensor:
         ids, lengths = on(device, *tokens.padded(places))
         real = torch.arange(ids.shape[1], device=device) < lengths[:, None]  # (B, L)
-        states = reader.states(input_ids=ids, **({"use_cache": False} if causal else {"attention_mask": real.long()}))
+        states = reader.states(ids, **({"use_cache": False} if causal else {"attention_mask": real.long()}))
         if pooling == "cls":
             return states[:, 0]
         return (states.float() * real[:, :, None]).sum(1) / lengths[:, None]

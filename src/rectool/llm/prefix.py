@@ -32,10 +32,10 @@ COPIES = 3
 class _SharedLayer(DynamicLayer):  # type: ignore[misc]
     """Keys and values of prefixes (C, A, P, W), read by each row of a batch; what the rows add is not kept."""
 
-    def __init__(self, prefix: DynamicLayer, owners: Tensor) -> None:
+    def __init__(self, keys: Tensor, values: Tensor, owners: Tensor) -> None:
         super().__init__()
-        self.keys, self.values = prefix.keys, prefix.values
-        self.dtype, self.device = prefix.dtype, prefix.device
+        self.keys, self.values = keys, values
+        self.dtype, self.device = keys.dtype, keys.device
         self.is_initialized = True
         self._owners = owners  # (B,) the cluster of each row
 
@@ -49,50 +49,69 @@ class _SharedLayer(DynamicLayer):  # type: ignore[misc]
 
 
 @dataclass(frozen=True)
+class Rest:
+    """What follows the prefixes of some rows, as the body reads it.
+
+    Attributes:
+        ids: (B, T); a shorter one is filled up with its last token.
+        options: what else the body is called with: positions, mask, and the keys and values of the prefixes.
+        ends: (B,) where the last token of each stands.
+    """
+
+    ids: Tensor
+    options: dict[str, Any]
+    ends: Tensor
+
+    def last(self, states: Tensor) -> Tensor:
+        """(B, H) of states (B, T, H)."""
+        return states[torch.arange(len(states), device=states.device), self.ends]
+
+
+@dataclass(frozen=True)
 class Prefixes:
     """Prefixes that have been encoded.
 
     Attributes:
-        layers: their keys and values.
+        layers: keys and values of each layer, both (C, A, P, W); after the end of a shorter prefix anything finite.
         lengths: (C,) tokens of each.
     """
 
-    layers: Sequence[DynamicLayer]
+    layers: Sequence[tuple[Tensor, Tensor]]
     lengths: Longs
 
     @staticmethod
-    def encode(reader: Reader, tokens: TokenRows, clusters: Clusters, several: Longs, device: torch.device) -> Prefixes:
-        """Encode the prefixes of several (C,) clusters; what stands after the end of a shorter one does not matter."""
-        lengths = clusters.prefixes[several]
-        ids = tokens.padded(clusters.rows[clusters.bounds[several]])[0][:, : lengths.max()]
+    def encode(reader: Reader, tokens: TokenRows, rows: Longs, lengths: Longs, device: torch.device) -> Prefixes:
+        """Encode what rows (C,) begin with, as many tokens as `lengths` (C,) says; not all of them 0."""
+        ids = tokens.padded(rows)[0][:, : lengths.max()]
+        ids[np.arange(ids.shape[1]) >= lengths[:, None]] = 0
         cache = DynamicCache()
-        reader.states(input_ids=on(device, ids)[0], past_key_values=cache, use_cache=True)
-        return Prefixes(cache.layers, lengths)
+        reader.states(*on(device, ids), past_key_values=cache, use_cache=True)
+        return Prefixes([(layer.keys, layer.values) for layer in cache.layers], lengths)
 
-    def last_hidden(self, reader: Reader, tokens: TokenRows, rows: Longs, owners: Longs, batch: Longs) -> Tensor:
-        """The hidden state (B, H) at the last token of a batch (B,) of the rows (N,), whose prefixes are their owners'.
+    def rest(self, tokens: TokenRows, rows: Longs, owners: Longs) -> Rest:
+        """What of rows (B,) follows their prefixes, at least one token of each.
 
         Args:
-            owners: (N,) which of these prefixes each row begins with.
+            owners: (B,) which of these prefixes each row begins with.
         """
-        device = self.layers[0].keys.device
-        ids, lengths = tokens.padded(rows[batch])
-        prefixes, longest = self.lengths[owners[batch]], int(self.lengths.max())
+        device = self.layers[0][0].device
+        ids, lengths = tokens.padded(rows)
+        prefixes, longest = self.lengths[owners], int(self.lengths.max())
         rest = lengths - prefixes
         places = prefixes[:, None] + np.minimum(np.arange(rest.max()), rest[:, None] - 1)  # (B, T)
-        read, positions, ends, own = on(device, np.take_along_axis(ids, places, 1), places, rest - 1, owners[batch])
+        read, positions, ends, own = on(device, np.take_along_axis(ids, places, 1), places, rest - 1, owners)
         mask = None
         if (prefixes < longest).any():
             after = np.arange(longest + places.shape[1])  # (P + T,)
             mask = torch.from_numpy((after < prefixes[:, None]) | (after >= longest)).to(device)
-        states = reader.states(
-            input_ids=read,
-            position_ids=positions,
-            attention_mask=mask,
-            past_key_values=Cache(layers=[_SharedLayer(layer, own) for layer in self.layers]),
-            use_cache=True,
-        )
-        return states[torch.arange(len(read), device=device), ends]
+        cache = Cache(layers=[_SharedLayer(keys, values, own) for keys, values in self.layers])
+        options = {"position_ids": positions, "attention_mask": mask, "past_key_values": cache, "use_cache": True}
+        return Rest(read, options, ends)
+
+    def last_hidden(self, reader: Reader, tokens: TokenRows, rows: Longs, owners: Longs, batch: Longs) -> Tensor:
+        """The hidden state (B, H) at the last token of a batch (B,) of rows (N,), whose prefixes are their owners'."""
+        rest = self.rest(tokens, rows[batch], owners[batch])
+        return rest.last(reader.states(rest.ids, **rest.options))
 
 
 def encoded(reader: Reader, tokens: TokenRows, clusters: Clusters, room: Budget) -> Iterator[Encoded]:
@@ -108,7 +127,9 @@ def encoded(reader: Reader, tokens: TokenRows, clusters: Clusters, room: Budget)
     while done < len(order):
         longest = clusters.prefixes[order[done]]
         several = order[done : done + max(1, int(room.tokens / (longest * (1 + kept_in_all))))]  # (C,)
-        prefixes = room.attempt(partial(Prefixes.encode, reader, tokens, clusters, several, room.device))
+        first = clusters.rows[clusters.bounds[several]]
+        lengths = clusters.prefixes[several]
+        prefixes = room.attempt(partial(Prefixes.encode, reader, tokens, first, lengths, room.device))
         if prefixes is None:
             room.halve(len(several))
             continue

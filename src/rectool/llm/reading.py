@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from rectool.errors import RectoolError
-from rectool.llm.body import body_of, causal_of, on, reading
+from rectool.llm.body import Soft, body_of, causal_of, on, read_inputs, reading
 from rectool.prompts.tokens import TokenRows
 
 BATCH_TOKENS = 1 << 10
@@ -56,12 +56,15 @@ def default_budget(config: PretrainedConfig, dtype: torch.dtype, device: torch.d
 class Reader:
     """Runs a model's body up to a layer, in evaluation mode and without gradients.
 
+    Args:
+        soft: what ids below 0 stand for.
+
     Raises:
         RectoolError: there is no such layer.
     """
 
-    def __init__(self, model: nn.Module, layer: int | None = None) -> None:
-        self.model = model
+    def __init__(self, model: nn.Module, layer: int | None = None, soft: Soft | None = None) -> None:
+        self.model, self.soft = model, soft
         self.body: Any = body_of(model)
         self.layer = layer
         self.config: PretrainedConfig = causal_of(model).config
@@ -78,11 +81,12 @@ class Reader:
     def last_hidden(self, tokens: TokenRows, device: torch.device, places: Longs) -> Tensor:
         """The hidden state at the last token (B, H) of rows (B,), padded on the right, without a mask."""
         ids, lengths = on(device, *tokens.padded(places))
-        return self.states(input_ids=ids, use_cache=False)[torch.arange(len(ids), device=device), lengths - 1]
+        return self.states(ids, use_cache=False)[torch.arange(len(ids), device=device), lengths - 1]
 
-    def states(self, **inputs: Any) -> Tensor:
-        """(B, L, H) of what the body is called with."""
+    def states(self, ids: Tensor, **options: Any) -> Tensor:
+        """(B, L, H) of ids (B, L), and of what else the body is called with."""
         with reading(self.model):
+            inputs = read_inputs(self.model, ids, self.soft) | options
             if self._next is None:
                 states: Tensor = self.body(**inputs).last_hidden_state
                 return states

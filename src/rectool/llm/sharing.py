@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rectool.prompts.tokens import SOFT_IDS, TokenRows, bounds
+from rectool.prompts.tokens import TokenRows, bounds
 
 WORTH = 0.15
 """Share of the tokens of its rows that a cluster must save; below, encoding in two steps costs more than it saves."""
@@ -86,7 +86,7 @@ def _sorted(tokens: TokenRows, groups: NDArray[np.integer], rows: Longs) -> tupl
     ids, lengths = tokens.padded(rows)
     group = np.unique(groups[rows], return_inverse=True)[1]
     real = np.arange(ids.shape[1]) < lengths[:, None]
-    keys = np.column_stack([group, np.where(real, ids - min(SOFT_IDS.values()) + 1, 0)]).astype(">u4")  # bytes in order
+    keys = np.column_stack([group, np.where(real, ids - ids.min(initial=0) + 1, 0)]).astype(">u4")  # bytes in order
     order = np.argsort(keys.view(f"S{keys.shape[1] * 4}").ravel(), kind="stable")
     ids, lengths, group = ids[order], lengths[order], group[order]
     alike = np.logical_and.accumulate(ids[1:] == ids[:-1], axis=1).sum(1)
