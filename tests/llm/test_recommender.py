@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rectool.artifacts import Making, Parent, open_artifact, write
 from rectool.data.dataset import Dataset
 from rectool.errors import RectoolError
-from rectool.llm import recommender as recommenders
+from rectool.llm import backbone as backbones
 from rectool.llm.adapter import peft_of_today
 from rectool.llm.backbone import Backbone, find
 from rectool.llm.recommender import Recommender, assemble, load, save, untuned
@@ -258,7 +258,7 @@ def test_a_backbone_of_the_hub(tuned: Recommender, keep: Keep, monkeypatch: pyte
         asked.append((name, revision))
         return tuned.backbone
 
-    monkeypatch.setattr(recommenders.backbones, "find", look)
+    monkeypatch.setattr(backbones, "find", look)
     load(open_artifact(out, "llm"), **FP32)
     load(open_artifact(out, "llm", elsewhere={"backbone": Path("/there")}), **FP32)
     load(open_artifact(out, "llm"), backbone="ann/other", **FP32)
@@ -289,7 +289,8 @@ def test_a_backbone_whose_tokenizer_answers_otherwise(tuned: Recommender, keep: 
     [
         ({"version": 2}, "has version 2, which this rectool does not know: upgrade with"),
         ({"mask": "in:8,or:*"}, "has mask 'in:8,or:.', which this rectool does not know"),
-        ({"soft_tokens": ["user"]}, "has soft_tokens"),
+        ({"soft_tokens": [{"kind": "smell"}]}, "has soft tokens of kind 'smell'"),
+        ({"soft_tokens": ["user"]}, "model.json is not of rectool tune-lora"),
         ({"backbone": {}}, r"model.json is not of rectool tune-lora \(KeyError"),
         ({"prompt": {}}, "the record of a prompt is damaged"),
     ],
@@ -312,5 +313,5 @@ def test_a_document_that_cannot_be_used(
 def test_a_prompt_that_needs_embeddings(backbone: Backbone, dataset: Dataset, tmp_path: Path) -> None:
     prompt = tmp_path / "soft.txt"
     prompt.write_text('+++\ntask = "ctr"\nanswers = ["Yes", "No"]\n+++\nUser {user} and {target}.\nAnswer:')
-    with pytest.raises(RectoolError, match=r"prompt .*soft.* has places for embeddings .*\{user\}"):
+    with pytest.raises(RectoolError, match=r"prompt .*soft.* has a place for \{user\} that nothing fills"):
         untuned(backbone, Prompting(prompt=str(prompt)), **FP32)

@@ -26,11 +26,11 @@ from rectool.evaluation.score import Progress, Rows, refuse_not_finite
 from rectool.evaluation.scorer import Computation
 from rectool.evaluation.settings import Computing, Language, Task, Untuned
 from rectool.llm import recommender as recommenders
+from rectool.llm import soft_saved
 from rectool.llm.backbone import Backbone
 from rectool.llm.files import Quantize
 from rectool.llm.pieces import pieces
 from rectool.llm.recommender import DEFAULT_PROMPT, Recommender
-from rectool.prompts.cached import cached_rows
 from rectool.prompts.prompts import Prompts
 from rectool.prompts.settings import Prompting
 
@@ -73,17 +73,22 @@ class LanguageScorer:
         raise ranks_not(self.name)
 
     def scoring(self, dataset: Dataset, rows: Rows) -> Computation:
-        tokens = cached_rows(self.recommender.prompts, dataset, rows)
+        asked = self.recommender.asked(dataset, rows)
+        tokens = asked.tokens
 
         def compute(start: int, stop: int, progress: Progress) -> Arrays:
             part = tokens.take(np.arange(start, stop))
-            scores = self.recommender.score_tokens(part, budget=self.budget, progress=progress)
+            scores = self.recommender.score_tokens(part, wanted=asked.wanted, budget=self.budget, progress=progress)
             refuse_not_finite(scores, rows[start:stop], dataset)
             return {"score": scores}
 
         about = {**_asked(self.recommender), **self.about, "shortened": tokens.shortened}
+        columns = {}
+        if self.recommender.soft is not None:
+            columns = {"unknown_user": asked.unknown_users, "unknown_item": asked.unknown_items}
+            about["unknown_rows"] = {name: int(column.sum()) for name, column in columns.items()}
         cuts = pieces(tokens.lengths, self.recommender.model, self.device)
-        return Computation(cuts, compute, {"language_model": about})
+        return Computation(cuts, compute, {"language_model": about}, columns)
 
     def ranking(self, dataset: Dataset, rows: Rows, *, k: int, exclude: Exclude) -> Computation:
         raise ranks_not(self.name)
@@ -95,7 +100,12 @@ def ranks_not(name: str) -> RectoolError:
 
 
 def tuned(artifact: Artifact, language: Language, dataset: Dataset, computing: Computing) -> LanguageScorer:
-    """The scorer of an `llm` artifact, which is asked as it was tuned."""
+    """The scorer of an `llm` artifact, which is asked as it was tuned.
+
+    Raises:
+        RectoolError: its soft tokens are of another data set.
+    """
+    soft_saved.refuse_other_data(artifact, dataset)
     device = device_named(computing.device)
     load = partial(
         recommenders.load,
@@ -148,8 +158,8 @@ def _quantize(language: Language) -> Quantize | None:
 
 def _asked(recommender: Recommender) -> dict[str, Any]:
     """What the scores of a recommender depend on beside its weights."""
-    prompts = recommender.prompts
-    return {
+    prompts, soft = recommender.prompts, recommender.soft
+    about: dict[str, Any] = {
         "backbone": recommender.backbone.label,
         "prompt": prompts.template.name,
         "history": prompts.history,
@@ -160,12 +170,18 @@ def _asked(recommender: Recommender) -> dict[str, Any]:
         "answer_loss": recommender.answer_loss,
         "precision": str(recommender.model.dtype).removeprefix("torch."),
     }
+    if soft is not None:
+        collaborative = None if soft.collaborative is None else soft.collaborative.name
+        about |= {"soft_tokens": soft.kinds, "collaborative": collaborative, "unknown": soft.unknown}
+    return about
 
 
 def _said(recommender: Recommender) -> str:
     asked = _asked(recommender)
     parts = [f"prompt {asked['prompt']}", f"{asked['history']} titles of history", f"noun {asked['noun']}"]
     parts += [f"at most {asked['max_tokens']:,} tokens", "as a chat message" if asked["chat"] else "as plain text"]
+    if "soft_tokens" in asked:
+        parts.append("soft tokens " + ", ".join(f"{count} {kind}" for kind, count in asked["soft_tokens"].items()))
     parts += [f"answers {' / '.join(asked['answers'])}", f"{asked['answer_loss']} scores", f"in {asked['precision']}"]
     return ", ".join(parts)
 

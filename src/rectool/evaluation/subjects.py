@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rectool.artifacts import Artifact, Input, open_artifact
-from rectool.artifacts.artifact import is_there
+from rectool.artifacts.artifact import ancestors, is_there
 from rectool.errors import RectoolError
 from rectool.evaluation.settings import Computing, Language, Measuring, Untuned, given
 from rectool.prompts import template
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 KINDS = ("cf", "llm", "backbone")
 MADE_BY = "rectool train-cf or rectool tune-lora"
+SOFT_TOKENS = "unknown.safetensors"
+"""The file that all `llm` artifacts with soft tokens have."""
 
 
 class Subject(Protocol):
@@ -180,7 +182,16 @@ def _tuned(
     if language.revision is not None or (language.llm is not None and is_whole_model):
         flag = "--revision" if language.revision is not None else "--llm"
         raise RectoolError(f"{flag}: {artifact.path} says itself which weights it needs; leave it out")
-    return Tuned(artifact, language)
+    return Tuned(artifact, language, above=_roles_above(artifact))
+
+
+def _roles_above(artifact: Artifact) -> set[str]:
+    """The roles of parents that are read with a language model: its backbone, and what its soft tokens stand on."""
+    roles = {"backbone"}
+    if SOFT_TOKENS in artifact.manifest.files:
+        for parent, opened in ancestors(artifact):
+            roles |= {parent.role} | (_roles_above(opened) if opened is not None else set())
+    return roles
 
 
 def _as_it_is(name: str, measuring: Measuring, language: Language, prompting: Prompting, untuned: Untuned) -> Subject:

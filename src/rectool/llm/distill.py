@@ -29,6 +29,7 @@ from rectool.llm.backbone import Backbone
 from rectool.llm.distill_settings import Pooled, Reading, Source
 from rectool.llm.embeddings import Embeddings
 from rectool.llm.files import Quantize, is_causal
+from rectool.llm.origins import DOCUMENT
 from rectool.llm.pieces import pieces
 from rectool.llm.pooled import pooled_states
 from rectool.prompts import template
@@ -100,7 +101,7 @@ class Distilling:
     def plan(self, dataset: Dataset) -> Plan:
         """What would be done."""
         if self.tuned is not None:
-            hidden = int(json.loads(self.tuned.file(recommender.DOCUMENT).read_bytes())["backbone"]["hidden_size"])
+            hidden = int(json.loads(self.tuned.file(DOCUMENT).read_bytes())["backbone"]["hidden_size"])
         else:
             assert self.backbone is not None
             hidden = self.backbone.config.get_text_config(decoder=True).hidden_size

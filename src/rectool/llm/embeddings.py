@@ -51,15 +51,15 @@ def twins(embeddings: Embeddings) -> int:
 
 def neighbours(embeddings: Embeddings, items: NDArray[np.int64]) -> list[list[tuple[int, float]]]:
     """The nearest other items of each of some items, by cosine: (other, cosine), nearest first."""
-    chosen = _unit(embeddings[items])
+    chosen = unit(embeddings[items])
     rows = range(0, len(embeddings), CHUNK)
-    cosines = np.concatenate([chosen @ _unit(embeddings[start : start + CHUNK]).T for start in rows], axis=1)
+    cosines = np.concatenate([chosen @ unit(embeddings[start : start + CHUNK]).T for start in rows], axis=1)
     cosines[np.arange(len(items)), items] = -np.inf
     best = np.argsort(-cosines, axis=1, kind="stable")[:, : min(NEIGHBOURS, len(embeddings) - 1)]
     return [[(int(other), float(mine[other])) for other in others] for mine, others in zip(cosines, best, strict=True)]
 
 
-def _unit(embeddings: Embeddings) -> NDArray[np.float32]:
+def unit(embeddings: Embeddings) -> NDArray[np.float32]:
     """Of length 1 (N, H)."""
     rows = embeddings.astype(np.float32)
     return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12))

@@ -1,4 +1,4 @@
-"""The one composite that recommends with a language model: backbone, adapter, prompts and answer head.
+"""The one composite that recommends with a language model: backbone, adapter, prompts, soft tokens and answer head.
 
 Every command that uses a language model loads it here. Shapes: N rows   H hidden size   V vocabulary
 """
@@ -6,9 +6,10 @@ Every command that uses a language model loads it here. Shapes: N rows   H hidde
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,23 +19,25 @@ from numpy.typing import NDArray
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from rectool.artifacts import Artifact, Input, folder
-from rectool.artifacts.manifest import HUB
+from rectool.artifacts import Artifact
 from rectool.data.dataset import Dataset
 from rectool.errors import RectoolError, disk_errors
-from rectool.llm import adapter
-from rectool.llm import backbone as backbones
+from rectool.llm import adapter, soft_saved
 from rectool.llm.backbone import Backbone
+from rectool.llm.body import reading
 from rectool.llm.encode import hidden_states
-from rectool.llm.files import CONFIG, Quantize, hushed
+from rectool.llm.files import Quantize, hushed
 from rectool.llm.head import AnswerHead, AnswerLoss
+from rectool.llm.origins import DOCUMENT, adapter_folder, backbone_of, itself, refuse_other_backbone, seen_from
+from rectool.llm.references import Resolved, Wanted
+from rectool.llm.soft import SoftTokens
 from rectool.prompts.cached import cached_rows
 from rectool.prompts.prompts import Prompts
 from rectool.prompts.settings import Prompting
-from rectool.prompts.template import SOFT
-from rectool.prompts.tokens import TokenRows
+from rectool.prompts.tokens import SOFT_IDS, TokenRows
 
-DOCUMENT, VERSION = "model.json", 1
+VERSION = 1
+"""Of model.json."""
 DEFAULT_PROMPT = "collm-text"
 """The template of yes/no questions, unless another one is asked for."""
 ITSELF = "."
@@ -51,6 +54,8 @@ class Recommender:
         name: the folder or the name of the hub that it was loaded from.
         backbone: what the adapter stands on; what the model is, if it has none.
         model: in evaluation mode; with a live adapter, or with one that has been merged.
+        soft: what fills the prompts' places for embeddings, if they have any; on the device.
+        adapter: the role of the parent whose adapter the model has, if it is another artifact's.
     """
 
     name: str
@@ -59,6 +64,8 @@ class Recommender:
     prompts: Prompts
     head: AnswerHead
     device: torch.device
+    soft: SoftTokens | None = None
+    adapter: str | None = None
 
     @property
     def task(self) -> Literal["ctr"]:
@@ -86,13 +93,23 @@ class Recommender:
         Raises:
             RectoolError: a prompt cannot be made, or the device has no memory for one.
         """
+        asked = self.asked(dataset, rows)
+        return self.score_tokens(asked.tokens, wanted=asked.wanted, budget=budget, progress=progress)
+
+    def asked(self, dataset: Dataset, rows: NDArray[np.integer[Any]]) -> Resolved:
+        """The prompts of rows (N,) of the log, with references in the places for embeddings.
+
+        Raises:
+            RectoolError: a prompt cannot be made, or the soft tokens are of another data set.
+        """
         tokens = cached_rows(self.prompts, dataset, rows)
-        return self.score_tokens(tokens, budget=budget, progress=progress)
+        return Resolved.plain(tokens) if self.soft is None else self.soft.resolve(dataset, rows, tokens)
 
     def score_tokens(
         self,
         tokens: TokenRows,
         *,
+        wanted: Wanted | None = None,
         groups: NDArray[np.integer[Any]] | None = None,
         budget: int | None = None,
         progress: Progress | None = None,
@@ -100,14 +117,20 @@ class Recommender:
         """The score (N,) of each prompt; what prompts begin with alike is encoded once.
 
         Args:
+            wanted: what references in the prompts mean, see `asked`.
             groups: (N,) prompts of different groups share nothing; None: any may share.
         """
         scores = np.empty(len(tokens), np.float32)
         shared = np.zeros(len(tokens), np.int64) if groups is None else groups
-        states = hidden_states(self.model, tokens, device=self.device, budget=budget, groups=shared, progress=progress)
-        for places, hidden in states:
-            with torch.no_grad():
-                scores[places] = self.head.scores(hidden).cpu().numpy()
+        soft = self.soft
+        vectors = None if soft is None or wanted is None else partial(soft.vectors, wanted)
+        with nullcontext() if soft is None else reading(soft):
+            states = hidden_states(
+                self.model, tokens, soft=vectors, device=self.device, budget=budget, groups=shared, progress=progress
+            )
+            for places, hidden in states:
+                with torch.no_grad():
+                    scores[places] = self.head.scores(hidden).cpu().numpy()
         return scores
 
 
@@ -119,31 +142,40 @@ def assemble(
     device: torch.device,
     answer_loss: AnswerLoss = "softmax",
     name: str | None = None,
+    soft: SoftTokens | None = None,
+    adapter: str | None = None,
 ) -> Recommender:
     """Put together what has been loaded or made; the model is where it shall be.
 
     Args:
         prompts: for which `refuse_unfit` has been asked.
+        soft: what fills their places for embeddings; it is put on the device.
+        adapter: the role of the parent whose adapter the model has, so that it is referred to and not written again.
 
     Raises:
-        RectoolError: the model's head is no plain matrix.
+        RectoolError: the model's head is no plain matrix, or the prompts have other places than are filled.
     """
+    kinds = {} if soft is None else soft.kinds
+    if dict(prompts.soft) != kinds:
+        raise RectoolError(
+            f"prompt {prompts.template.name} has places for {_listed(prompts.soft)}, but there are {_listed(kinds)}"
+        )
     head = AnswerHead(model, prompts.answers, answer_loss)
-    return Recommender(name or backbone.name, backbone, model, prompts, head, device)
+    soft = None if soft is None else soft.to(device)
+    return Recommender(name or backbone.name, backbone, model, prompts, head, device, soft, adapter)
 
 
 def refuse_unfit(prompts: Prompts, backbone: Backbone) -> None:
     """Find out before weights are read whether a language model can be asked with prompts.
 
     Raises:
-        RectoolError: they ask no yes/no question, an answer is not one token, they have places for embeddings, or
-            tokens that the model does not know.
+        RectoolError: they ask no yes/no question, an answer is not one token, they tell embeddings of a history with
+            dislikes in it, or they have tokens that the model does not know.
     """
-    soft = sorted(prompts.template.slots & set(SOFT))
-    if soft:
+    if "history" in prompts.soft and "disliked" in prompts.template.slots:
         raise RectoolError(
-            f"prompt {prompts.template.name} has places for embeddings ({{{soft[0]}}}), which a language model alone "
-            f"has none for; choose one of text alone, such as {DEFAULT_PROMPT}"
+            f"prompt {prompts.template.name} tells likes and dislikes, but history tokens are of likes alone; leave "
+            "history out of --tokens, or {disliked} out of the prompt"
         )
     _ = prompts.answers
     prompts.fits(backbone.vocabulary, backbone.name)
@@ -193,7 +225,7 @@ def load(
         version, known, ids = int(said["version"]), said["backbone"], list(said["answers"]["ids"])
         is_tuned_whole, loss, record = known["name"] == ITSELF, said["answer_loss"], said["prompt"]
         needed = (known["architecture"], int(known["vocabulary"]), int(known["hidden_size"]))
-        adapted, refused = bool(said["adapter"]), _refused(said)
+        adapted, refused = said["adapter"], _refused(said)
     except (KeyError, TypeError, ValueError) as problem:
         raise RectoolError(f"{path} is not of rectool tune-lora ({problem!r}); tune the model again") from problem
     if version > VERSION or refused:
@@ -201,8 +233,8 @@ def load(
             f"{path} {refused or f'has version {version}'}, which this rectool does not know: upgrade with: "
             f"pip install -U 'rectool>={artifact.manifest.rectool}'"
         )
-    found = _itself(artifact) if is_tuned_whole else _backbone_of(artifact, known, backbone)
-    _refuse_other(artifact, found, needed)
+    found = itself(artifact) if is_tuned_whole else backbone_of(artifact, known, backbone)
+    refuse_other_backbone(artifact, found, needed)
     prompts = Prompts.from_record(record, found.tokenizer())
     refuse_unfit(prompts, found)
     if list(prompts.answers.ids) != ids:
@@ -211,26 +243,41 @@ def load(
             f"{list(prompts.answers.ids)} for {' and '.join(map(repr, prompts.answers.words))}; name the backbone that "
             "it was tuned on with --llm"
         )
+    soft = soft_saved.load(artifact, said) if said["soft_tokens"] else None
     model: PreTrainedModel | PeftModel = found.model(device=device, dtype=dtype, quantize=quantize)
     if adapted:
-        model = adapter.put_on(model, artifact.path, merge=merge and quantize is None, device=device)
-    return assemble(found, model, prompts, device=device, answer_loss=loss, name=str(artifact.path))
+        folder_of_it = adapter_folder(artifact, adapted)
+        model = adapter.put_on(model, folder_of_it, merge=merge and quantize is None, device=device)
+    return assemble(
+        found,
+        model,
+        prompts,
+        device=device,
+        answer_loss=loss,
+        name=str(artifact.path),
+        soft=soft,
+        adapter=adapted if isinstance(adapted, str) else None,
+    )
 
 
 def save(recommender: Recommender, directory: Path, out: Path) -> None:
     """Write the files of an `llm` artifact: model.json with the adapter alone, or with the whole model.
 
-    A live adapter makes PEFT files; a model without one a Hugging Face folder, its tokenizer with it.
+    A live adapter makes PEFT files; a model without one a Hugging Face folder, its tokenizer with it. With soft tokens
+    only what was trained is written, and no whole model.
 
     Args:
         directory: where to write.
         out: where the artifact will stand, for what is said relative to it.
     """
-    tuned_whole = not isinstance(recommender.model, PeftModel)
+    soft = recommender.soft
+    tuned_whole = not isinstance(recommender.model, PeftModel) and soft is None
     with disk_errors(directory, "choose another --out"):
-        if isinstance(recommender.model, PeftModel):
-            adapter.save(recommender.model, directory, _seen_from(out, recommender.backbone))
-        else:
+        if soft is not None:
+            soft_saved.save(soft, directory)
+        if isinstance(recommender.model, PeftModel) and recommender.adapter is None:
+            adapter.save(recommender.model, directory, seen_from(out, recommender.backbone))
+        if tuned_whole:
             with hushed():
                 recommender.model.save_pretrained(directory, max_shard_size="1000GB")
                 recommender.prompts.tokenizer.wrapped.save_pretrained(directory, save_jinja_files=False)
@@ -240,84 +287,38 @@ def save(recommender: Recommender, directory: Path, out: Path) -> None:
 
 def _document(recommender: Recommender, out: Path, *, tuned_whole: bool) -> dict[str, Any]:
     """What model.json says; docs/artifacts.md explains each field."""
-    backbone, answers = recommender.backbone, recommender.head.answers
+    backbone, answers, soft = recommender.backbone, recommender.head.answers, recommender.soft
     config = backbone.config.get_text_config(decoder=True)
     return {
         "version": VERSION,
         "task": recommender.task,
         "head": "answer",
         "backbone": {
-            "name": ITSELF if tuned_whole else _seen_from(out, backbone),
+            "name": ITSELF if tuned_whole else seen_from(out, backbone),
             "commit": None if tuned_whole else backbone.commit,
             "architecture": config.model_type,
             "vocabulary": backbone.vocabulary,
             "hidden_size": config.hidden_size,
         },
-        "adapter": not tuned_whole,
+        "adapter": recommender.adapter or isinstance(recommender.model, PeftModel),
         "prompt": recommender.prompts.record(),
         "answers": {"words": list(answers.words), "ids": list(answers.ids)},
         "answer_loss": recommender.answer_loss,
         "mask": "causal",
-        "soft_tokens": [],
+        "soft_tokens": [{"kind": kind, "count": count} for kind, count in soft.kinds.items()] if soft else [],
+        **({"soft": soft_saved.document(soft)} if soft else {}),
     }
-
-
-def _seen_from(out: Path, backbone: Backbone) -> str:
-    """A name of the hub as it is; a folder relative to the artifact."""
-    if backbone.folder is None:
-        return backbone.name
-    return Path(os.path.relpath(folder.real(backbone.folder), folder.real(out))).as_posix()
 
 
 def _refused(said: Mapping[str, Any]) -> str | None:
     """What a model.json asks for that is not there yet."""
-    plain = {"task": "ctr", "head": "answer", "mask": "causal", "soft_tokens": []}
+    plain = {"task": "ctr", "head": "answer", "mask": "causal"}
     for name, value in plain.items():
         if said[name] != value:
             return f"has {name} {said[name]!r}"
-    return None
+    unknown = {kind for each in said["soft_tokens"] if (kind := each["kind"]) not in SOFT_IDS}
+    return f"has soft tokens of kind {min(unknown)!r}" if unknown else None
 
 
-def _backbone_of(artifact: Artifact, known: Mapping[str, Any], named: str | None) -> Backbone:
-    """The backbone of an adapter: as named by hand, as `--parent` says, or where it was."""
-    role, elsewhere = backbones.ROLE, artifact.elsewhere
-    if named is not None:
-        return backbones.find(named, elsewhere=elsewhere)
-    for parent in artifact.manifest.parents:
-        if parent.role == role and parent.is_artifact:
-            return backbones.find(str(artifact.parent(role).path), elsewhere=elsewhere)
-        if parent.role == role and parent.kind == HUB and role not in elsewhere:
-            return backbones.find(parent.path, revision=parent.digests["commit"])
-    if role in elsewhere:
-        return backbones.find(str(elsewhere[role]))
-    files = [parent for parent in artifact.manifest.parents if parent.role.startswith(f"{role}:")]
-    if not files:
-        return backbones.find(known["name"], revision=known["commit"])
-    paths = [artifact.parent_path(parent) for parent in files]
-    for path, parent in zip(paths, files, strict=True):
-        if not path.is_file() or not Input(parent.role, path).unchanged(parent, artifact.manifest.kind):
-            is_ = "is not what it was" if path.is_file() else "is not there"
-            raise RectoolError(
-                f"{artifact.path} was tuned on the model of {path.parent}, of which {path.name} {is_}; say where that "
-                f"model is with --parent {role}=PATH"
-            )
-    return backbones.find(str(paths[0].parent))
-
-
-def _refuse_other(artifact: Artifact, found: Backbone, needed: tuple[str, int, int]) -> None:
-    config = found.config.get_text_config(decoder=True)
-    there = (config.model_type, found.vocabulary, config.hidden_size)
-    if there != needed:
-        names = ("architecture", "vocabulary", "hidden size")
-        was = ", ".join(f"{name} {before}" for name, before in zip(names, needed, strict=True))
-        is_ = ", ".join(f"{name} {now}" for name, now in zip(names, there, strict=True))
-        raise RectoolError(
-            f"{artifact.path} was tuned on a model of {was}, but {found.name} is of {is_}; name the right one with "
-            f"--parent {backbones.ROLE}=PATH"
-        )
-
-
-def _itself(artifact: Artifact) -> Backbone:
-    if CONFIG not in artifact.manifest.files:
-        raise RectoolError(f"{artifact.path} is damaged: its {DOCUMENT} says that it is a whole model, but it has none")
-    return backbones.find(str(artifact.path), elsewhere=artifact.elsewhere)
+def _listed(kinds: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "no embeddings"

@@ -1,0 +1,354 @@
+"""Soft tokens put together, and on disk: what was trained in files of their own, the rest in parents.
+
+Shapes: I items   H hidden size of the language model   D, H' widths of collaborative and semantic vectors
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from rectool.artifacts import Artifact, open_artifact
+from rectool.artifacts.schemas import SPLITS
+from rectool.data.dataset import Dataset
+from rectool.errors import RectoolError
+from rectool.llm.origins import DOCUMENT
+from rectool.llm.soft import PROJECTED, SoftTokens, Unknown, refuse_other
+from rectool.models import projector as projectors
+from rectool.models import saved
+from rectool.models.projector import Activation, Projector
+from rectool.models.saved import Trained, config_of, tensors_of
+
+FILES = {part: f"{part}.safetensors" for part in ("cf", "semantic", "projector", "warm", "unknown")}
+TRAINED_WITH = {"cf": "cf", "semantic": "semantic", "projector": "projector", "warm": "projector"}
+"""What `SoftTokens.train_only` calls each part that may be read from a parent."""
+CHUNK = 1 << 14
+"""Items whose embeddings are looked at together."""
+PROJECTOR_CONFIG = ("inputs", "hidden", "outputs", "activation")
+MADE_BY = "rectool train-proj"
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What soft tokens are made of.
+
+    Attributes:
+        collaborative: for user, item and history.
+        semantic: (I, H'), for warm.
+        projector: D -> H times vectors per place.
+        warm: H' -> H times vectors per place.
+        unknown: the trained vectors (D,) of "user" and "item" that are not known.
+        known_items: (I,) bool, the items that have vectors; None: those of train rows.
+        sources: the role of the parent that each part is read from, by its name in `FILES`.
+    """
+
+    collaborative: Trained | None = None
+    semantic: Tensor | None = None
+    projector: Projector | None = None
+    warm: nn.Linear | None = None
+    unknown: Mapping[str, Tensor] = field(default_factory=dict)
+    known_items: NDArray[np.bool_] | None = None
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+    def over(self, other: Parts) -> Parts:
+        """What is here, and of another what is not; vectors of the unknown are of the collaborative model's width."""
+        users = self if self.collaborative is not None else other
+        items = self if self.semantic is not None else other
+        projector = self if self.projector is not None else other
+        warm = self if self.warm is not None else other
+        owners = {"cf": users, "semantic": items, "projector": projector, "warm": warm}
+        return Parts(
+            collaborative=users.collaborative,
+            semantic=items.semantic,
+            projector=projector.projector,
+            warm=warm.warm,
+            unknown=users.unknown,
+            known_items=users.known_items,
+            sources={part: owner.sources[part] for part, owner in owners.items() if part in owner.sources},
+        )
+
+
+def build(
+    dataset: Dataset,
+    kinds: Mapping[str, int],
+    hidden_size: int,
+    parts: Parts,
+    *,
+    expansion: float = 10.0,
+    activation: Activation = "relu",
+    unknown: Unknown = "trained",
+    seed: int = 0,
+) -> SoftTokens:
+    """Soft tokens to be trained, on the CPU.
+
+    Args:
+        kinds: vectors per place, by slot: any of {"user": 1, "item": 1, "warm": 1, "history": 1}.
+        parts: a projector and a warm layer are made where they are needed and not there.
+        expansion: of a projector that is made: width of its hidden layer, in widths of what comes in.
+
+    Raises:
+        RectoolError: what a kind needs is not there, or is of another size.
+    """
+    counts = {kinds[kind] for kind in PROJECTED if kind in kinds}
+    if len(counts) > 1:
+        raise RectoolError("one network makes user, item and history tokens: give them the same --tokens-per-id")
+    train = dataset.split == SPLITS.index("train")
+    collaborative, semantic, projector, warm = None, None, None, None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if counts:
+            collaborative = parts.collaborative
+            if collaborative is None:
+                raise RectoolError("tokens of users and items are made of a collaborative model; name one with --cf")
+            _same("the collaborative model", "users", collaborative.model.size.users, dataset.users)
+            _same("the collaborative model", "items", collaborative.model.size.items, dataset.items)
+            width, outputs = collaborative.model.item_vectors().shape[1], hidden_size * counts.pop()
+            projector = parts.projector or Projector(width, round(expansion * width), outputs, activation)
+            _same("the projector", "inputs", projector.inputs, width)
+            _same("the projector", "outputs", projector.outputs, outputs)
+        if "warm" in kinds:
+            semantic = parts.semantic
+            if semantic is None:
+                raise RectoolError("warm tokens are made of semantic embeddings; name them with --semantic")
+            _same("the table of semantic embeddings", "items", len(semantic), dataset.items)
+            warm = parts.warm or nn.Linear(semantic.shape[1], hidden_size * kinds["warm"])
+            _same("the layer of the warm token", "inputs", warm.in_features, semantic.shape[1])
+            _same("the layer of the warm token", "outputs", warm.out_features, hidden_size * kinds["warm"])
+    used = {"cf": collaborative, "semantic": semantic, "projector": projector, "warm": warm}
+    known_items = parts.known_items
+    if known_items is None:
+        known_items = np.bincount(dataset.item[train], minlength=dataset.items) > 0
+    digests = ("users", "items", "training") if collaborative is not None else ("items",)
+    return _with_vectors(
+        SoftTokens(
+            kinds,
+            hidden_size=hidden_size,
+            collaborative=collaborative,
+            semantic=semantic,
+            projector=projector,
+            warm=warm,
+            known_users=np.bincount(dataset.user[train], minlength=dataset.users) > 0,
+            known_items=known_items,
+            data={name: dataset.artifact.manifest.digests[name] for name in digests},
+            unknown=unknown,
+            sources={part: role for part, role in parts.sources.items() if used[part] is not None},
+        ),
+        parts.unknown,
+    )
+
+
+def save(soft: SoftTokens, directory: Path) -> None:
+    """Write the parts that were trained, or that no parent has."""
+    modules = {"cf": soft.cf, "semantic": soft.semantic, "projector": soft.projector, "warm": soft.warm}
+    for part, module in modules.items():
+        if module is not None and _is_own(soft, part):
+            tensors = tensors_of(module)
+            save_file({"item": tensors["weight"]} if part == "semantic" else tensors, directory / FILES[part])
+    known = {"known_users": soft.known_users, "known_items": soft.known_items}
+    save_file(
+        {
+            **tensors_of(soft.unknown_vectors),
+            **{name: torch.from_numpy(which.astype(np.uint8)) for name, which in known.items()},
+        },
+        directory / FILES["unknown"],
+    )
+
+
+def document(soft: SoftTokens) -> dict[str, Any]:
+    """What model.json says of them: all that `load` needs beside the files."""
+
+    about: dict[str, dict[str, Any] | None] = dict.fromkeys(TRAINED_WITH)
+    if soft.collaborative is not None:
+        about["cf"] = {"config": config_of(soft.collaborative)}
+    if soft.semantic is not None:
+        about["semantic"] = {}
+    if soft.projector is not None:
+        about["projector"] = {name: getattr(soft.projector, name) for name in PROJECTOR_CONFIG}
+    if soft.warm is not None:
+        about["warm"] = {"inputs": soft.warm.in_features, "outputs": soft.warm.out_features}
+    parts = {
+        part: {"from": None if _is_own(soft, part) else soft.sources[part], **said} if said is not None else None
+        for part, said in about.items()
+    }
+    return {"hidden_size": soft.hidden_size, "unknown": soft.unknown, "data": soft.data, **parts}
+
+
+def load(artifact: Artifact, said: Mapping[str, Any]) -> SoftTokens:
+    """The soft tokens of an `llm` artifact, on the CPU, frozen.
+
+    Args:
+        said: the whole of its model.json.
+
+    Raises:
+        RectoolError: a file is damaged, or a parent is not there, or is another one.
+    """
+    path = artifact.file(DOCUMENT)
+    try:
+        kinds = {str(each["kind"]): int(each["count"]) for each in said["soft_tokens"]}
+        about = said["soft"]
+        hidden_size, unknown, data = int(about["hidden_size"]), about["unknown"], dict(about["data"])
+        if unknown not in get_args(Unknown):
+            raise ValueError(f"unknown {unknown!r}")
+        parts = _parts(artifact, about)
+        vectors = _tensors(artifact.file(FILES["unknown"]))
+        known = {name: vectors.pop(name).numpy().astype(np.bool_) for name in ("known_users", "known_items")}
+    except (KeyError, TypeError, ValueError) as problem:
+        raise RectoolError(f"{path} is not of {MADE_BY} ({problem!r}); train the soft tokens again") from problem
+    soft = SoftTokens(
+        kinds,
+        hidden_size=hidden_size,
+        collaborative=parts.collaborative,
+        semantic=parts.semantic,
+        projector=parts.projector,
+        warm=parts.warm,
+        data=data,
+        unknown=unknown,
+        sources=parts.sources,
+        **known,
+    )
+    return _with_vectors(soft, vectors)
+
+
+def refuse_other_data(artifact: Artifact, dataset: Dataset) -> None:
+    """Raises RectoolError if an `llm` artifact has soft tokens, and they are of another data set."""
+    soft = json.loads(artifact.file(DOCUMENT).read_bytes()).get("soft") or {}
+    refuse_other(soft.get("data", {}), dataset)
+
+
+def parts_of(artifact: Artifact, role: str) -> Parts:
+    """What an artifact has for soft tokens: a `cf`, `semantic`, `projector`, `aligned`, or an `llm` that has some.
+
+    Args:
+        role: what it will be to an artifact that refers to it.
+
+    Raises:
+        RectoolError: it has nothing for soft tokens, is damaged, or has values that are not finite or all the same.
+    """
+    kind = artifact.manifest.kind
+    if kind == "cf":
+        return Parts(collaborative=saved.load(artifact), sources={"cf": role})
+    if kind == "semantic":
+        return Parts(semantic=_semantic_table(artifact), sources={"semantic": role})
+    if kind == "projector":
+        return Parts(projector=projectors.load(artifact), sources={"projector": role})
+    if kind == "aligned":
+        inside = {name: _inside(artifact, name) for name in ("cf", "semantic", "projector")}
+        return Parts(
+            collaborative=saved.load(inside["cf"]),
+            semantic=_semantic_table(inside["semantic"]),
+            projector=projectors.load(inside["projector"]),
+            known_items=np.ones(artifact.manifest.counts["items"], np.bool_),
+            sources=dict.fromkeys(inside, role),
+        )
+    said = json.loads(artifact.file(DOCUMENT).read_bytes()) if kind == "llm" else {}
+    if not said.get("soft_tokens"):
+        raise RectoolError(f"{artifact.path} is a {kind} artifact that has nothing for soft tokens")
+    soft = load(artifact, said)
+    there = {"cf": soft.cf, "semantic": soft.semantic, "projector": soft.projector, "warm": soft.warm}
+    return Parts(
+        collaborative=soft.collaborative,
+        semantic=None if soft.semantic is None else soft.semantic.weight.detach(),
+        projector=soft.projector,
+        warm=soft.warm,
+        unknown=dict(soft.unknown_vectors.items()),
+        known_items=soft.known_items,
+        sources={part: role for part, module in there.items() if module is not None},
+    )
+
+
+def _parts(artifact: Artifact, about: Mapping[str, Any]) -> Parts:
+    """The parts that model.json names: from the artifact's own files, or from its parents."""
+    roles = {said["from"] for said in (about[part] for part in TRAINED_WITH) if said is not None} - {None}
+    parents = {role: parts_of(artifact.parent(role), role) for role in sorted(roles)}
+
+    def found(part: str, name: str, own: Callable[[Mapping[str, Any], Path], Any]) -> Any:
+        said = about[part]
+        if said is None:
+            return None
+        if said["from"] is None:
+            return own(said, artifact.file(FILES[part]))
+        there = getattr(parents[said["from"]], name)
+        if there is None:
+            raise RectoolError(f"{artifact.path} needs the {part} of its {said['from']}, which has none")
+        return there
+
+    return Parts(
+        collaborative=found("cf", "collaborative", lambda said, path: _cf(artifact, said, path)),
+        semantic=found("semantic", "semantic", lambda _, path: _tensors(path)["item"]),
+        projector=found("projector", "projector", _projector),
+        warm=found("warm", "warm", _linear),
+        sources={part: said["from"] for part in TRAINED_WITH if (said := about[part]) and said["from"] is not None},
+    )
+
+
+def _cf(artifact: Artifact, said: Mapping[str, Any], path: Path) -> Trained:
+    return saved.restored(said["config"], artifact.file(DOCUMENT), path)
+
+
+def _projector(said: Mapping[str, Any], path: Path) -> Projector:
+    return _filled(Projector(*(said[name] for name in PROJECTOR_CONFIG)), path)
+
+
+def _linear(said: Mapping[str, Any], path: Path) -> nn.Linear:
+    return _filled(nn.Linear(int(said["inputs"]), int(said["outputs"])), path)
+
+
+def _filled(module: Module, path: Path) -> Module:
+    try:
+        module.load_state_dict(_tensors(path))
+    except RuntimeError as problem:
+        said = " ".join(str(problem).split())
+        raise RectoolError(f"{path} does not fit {DOCUMENT}: {said}") from None
+    return module
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as problem:
+        raise RectoolError(f"{path} cannot be read ({problem}); train the soft tokens again") from None
+
+
+def _semantic_table(artifact: Artifact) -> Tensor:
+    """The embeddings (I, H') of a `semantic` artifact."""
+    path = artifact.file("embeddings.safetensors")
+    table = _tensors(path)["item"]
+    if not all(bool(table[start : start + CHUNK].isfinite().all()) for start in range(0, len(table), CHUNK)):
+        raise RectoolError(f"{path} has values that are not finite; make it again with: rectool distill")
+    return table
+
+
+def _inside(artifact: Artifact, name: str) -> Artifact:
+    """A part of an `aligned` artifact, which is an artifact itself."""
+    return open_artifact(artifact.path / name, name, elsewhere=artifact.elsewhere)
+
+
+def _with_vectors(soft: SoftTokens, unknown: Mapping[str, Tensor]) -> SoftTokens:
+    """Soft tokens whose trained vectors of the unknown are these, as far as they have such."""
+    with torch.no_grad():
+        for name, vector in unknown.items():
+            if name in soft.unknown_vectors:
+                soft.unknown_vectors[name].copy_(vector)
+    return soft
+
+
+def _is_own(soft: SoftTokens, part: str) -> bool:
+    """Whether a part stands in the artifact itself."""
+    return part not in soft.sources or TRAINED_WITH[part] in soft.trained
+
+
+def _same(what: str, of: str, found: int, wanted: int) -> None:
+    if found != wanted:
+        raise RectoolError(f"{what} has {found:,} {of}, but {wanted:,} are needed here; name another one")
