@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -47,6 +47,19 @@ class Making:
             "world_size": self.world_size,
         }
 
+    def of_part(self, kind: str) -> Making:
+        """How an artifact of a kind is made that lies in a folder of this one: of the same parents."""
+        binds = (*kinds.named(kind).binds, *kinds.named(kind).follows)
+        parents = []
+        for parent in self.parents:
+            path, bound = parent.path, parent.digests
+            if parent.kind != manifest.HUB:
+                path = Path(os.path.normpath(f"../{path}")).as_posix()
+            if parent.kind == "dataset":
+                bound = {name: digest for name, digest in bound.items() if name in binds}
+            parents.append(replace(parent, path=path, digests=bound))
+        return replace(self, parents=parents)
+
 
 @dataclass
 class Draft:
@@ -59,6 +72,7 @@ class Draft:
         digests: sub-digests, filled in by whoever writes the files.
         metrics: figures for the manifest, likewise.
         run: what the manifest says of the run, likewise, such as `device`.
+        parts: artifacts that lie in folders of this one, each valid alone, by the folder's name: kind and draft.
     """
 
     path: Path
@@ -67,6 +81,15 @@ class Draft:
     digests: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     run: dict[str, Any] = field(default_factory=dict)
+    parts: dict[str, tuple[str, Draft]] = field(default_factory=dict)
+
+    def part(self, name: str, kind: str) -> Draft:
+        """An artifact in a folder of this one: it gets its manifest when this one does."""
+        path = self.path / name
+        path.mkdir()
+        draft = Draft(path, self.scratch, run=self.run)
+        self.parts[name] = (kind, draft)
+        return draft
 
     @property
     def checkpoints(self) -> Path:
@@ -131,6 +154,9 @@ def write(
                     raise
                 shutil.rmtree(draft.scratch)
                 seconds += time.monotonic() - clock
+                for name, (of_kind, part) in draft.parts.items():
+                    described = _describe(part, of_kind, making.of_part(of_kind), out / name, started, seconds)
+                    folder.write_durably(part.path / manifest.NAME, described.to_json())
                 manifest_text = _describe(draft, kind, making, out, started, seconds).to_json()
                 folder.sync_tree(partial)
                 folder.write_durably(partial / manifest.NAME, manifest_text)

@@ -126,11 +126,34 @@ KINDS: dict[str, Kind] = {
             binds=("items",),
         ),
         Kind(
+            name="projector",
+            version=1,
+            files={"weights.safetensors": TensorFile(), "config.json": DocumentFile()},
+            made_by="rectool align",
+        ),
+        Kind(
+            name="aligned",
+            version=1,
+            files={
+                "cf/rectool.json": DocumentFile(),
+                "cf/embeddings.safetensors": TensorFile(
+                    {"user": ("users", "embedding_size"), "item": ("items", "embedding_size")}
+                ),
+                "semantic/rectool.json": DocumentFile(),
+                "semantic/embeddings.safetensors": TensorFile({"item": ("items", "semantic_size")}),
+                "projector/rectool.json": DocumentFile(),
+                "projector/weights.safetensors": TensorFile(),
+                "curve.parquet": TableFile(schemas.CURVE, rows="curve_points"),
+            },
+            made_by="rectool align",
+            binds=("users", "items", "training"),
+        ),
+        Kind(
             name="result",
             version=1,
             files={
                 "predictions.parquet": TableFile(
-                    schemas.PREDICTIONS, rows="predictions", side=(schemas.GROUP, schemas.RANK)
+                    schemas.PREDICTIONS, rows="predictions", side=(schemas.GROUP, schemas.RANK, *schemas.UNKNOWN)
                 ),
                 "topk.parquet": TableFile(schemas.TOPK, rows="recommendations"),
                 "metrics.json": DocumentFile(),
@@ -140,10 +163,24 @@ KINDS: dict[str, Kind] = {
             optional=frozenset({"topk.parquet"}),
         ),
         Kind(
+            name="recommendations",
+            version=1,
+            files={"recommendations.parquet": TableFile(schemas.RECOMMENDATIONS, rows="recommendations")},
+            made_by="rectool recommend",
+            binds=("users", "items", "interactions"),
+        ),
+        Kind(
             name="comparison",
             version=1,
             files={"comparison.json": DocumentFile()},
             made_by="rectool compare",
+        ),
+        Kind(
+            name="figure",
+            version=1,
+            files={},
+            made_by="rectool plot",
+            binds=("users", "items", "interactions"),
         ),
     )
 }

@@ -55,6 +55,8 @@ GROUP = pa.field("group", pa.string())
 """Side column of predictions: warm, cold-user, cold-item or cold-both."""
 RANK = pa.field("rank", pa.int64())
 """Side column of next-item predictions: the target's place among all items, 1 is best."""
+UNKNOWN = (pa.field("unknown_user", pa.bool_()), pa.field("unknown_item", pa.bool_()))
+"""Side columns of predictions by soft tokens: whether a vector for all that is unknown stood for one of its own."""
 
 TOPK = pa.schema(
     [
@@ -62,5 +64,17 @@ TOPK = pa.schema(
         pa.field("rank", pa.int32()),  # 1 is best
         pa.field("item", pa.int32()),
         pa.field("score", pa.float32()),
+    ]
+)
+RECOMMENDATIONS = pa.schema(
+    [
+        pa.field("user", pa.int32()),  # row of users.parquet; null for a new user
+        pa.field("user_id", pa.string()),  # the raw id; null for a new user
+        pa.field("new_user", pa.int32()),  # of the new users that were described: 1 is the first; null for a known one
+        pa.field("rank", pa.int32(), nullable=False),  # 1 is best
+        pa.field("item", pa.int32(), nullable=False),  # row of items.parquet
+        pa.field("item_id", pa.string(), nullable=False),  # the raw id
+        pa.field("title", pa.string(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),  # what ranks
     ]
 )

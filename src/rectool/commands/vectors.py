@@ -1,0 +1,31 @@
+"""Artifacts that commands take item embeddings from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rectool.errors import RectoolError
+
+if TYPE_CHECKING:
+    from rectool.artifacts import Artifact
+
+VECTORS = "embeddings.safetensors"
+
+
+def check_vectors(flag: str, vectors: Artifact, dataset: Artifact) -> None:
+    """Raises RectoolError for an artifact without item embeddings, or with those of other items."""
+    if VECTORS not in vectors.manifest.files:
+        raise RectoolError(
+            f"{flag} {vectors.path} is a {vectors.manifest.kind} artifact, which has no item embeddings; "
+            "name a semantic or cf artifact"
+        )
+    ours = dataset.manifest.digests["items"]
+    for parent in vectors.manifest.parents:
+        if parent.digests.get("items", ours) != ours:
+            raise RectoolError(
+                f"{flag} {vectors.path} has embeddings of other items: their digest is "
+                f"{parent.digests['items']}, that of {dataset.path} is {ours}"
+            )
+    theirs, items = vectors.manifest.counts["items"], dataset.manifest.counts["items"]
+    if theirs != items:
+        raise RectoolError(f"{flag} {vectors.path} has {theirs:,} items, {dataset.path} has {items:,}")
