@@ -55,6 +55,20 @@ class Dataset:
         return codes
 
     @property
+    def digest(self) -> str | None:
+        """What stands for the log; None for a log that is on no disk."""
+        return self.artifact.manifest.digests["interactions"]
+
+    @property
+    def happened(self) -> NDArray[np.bool_] | None:
+        """(R,) rows that can be part of a history; None if all can."""
+        return None
+
+    def row_name(self, row: int) -> str:
+        """What a row is called in messages."""
+        return f"row {row} of {self.artifact.file('interactions.parquet')}"
+
+    @property
     def users(self) -> int:
         return self.artifact.manifest.counts["users"]
 
@@ -68,7 +82,7 @@ class Dataset:
 
     def histories(self, *, liked_only: bool) -> Histories:
         """The view of each row's earlier items of the same user: those that were liked, or all."""
-        return Histories(self.user, self.item, self.label == 1 if liked_only else None)
+        return Histories(self.user, self.item, self.label == 1 if liked_only else self.happened)
 
     def titles(self) -> pa.Array:
         """(I,) title of each item."""
@@ -81,6 +95,10 @@ class Dataset:
     def item_ids(self) -> pa.Array:
         """(I,) raw id of each item."""
         return self._of_items("item_id")
+
+    def user_ids(self) -> pa.Array:
+        """(U,) raw id of each user."""
+        return pq.read_table(self.artifact.file("users.parquet"), columns=["user_id"]).column(0).combine_chunks()
 
     def _of_items(self, name: str) -> pa.Array:
         return pq.read_table(self.artifact.file("items.parquet"), columns=[name]).column(0).combine_chunks()

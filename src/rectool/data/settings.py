@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, TypeAlias
 
 from rectool.errors import RectoolError
-from rectool.settings import setting
+from rectool.settings import byte_count, setting
 
 Policy: TypeAlias = Literal["error", "drop"]
 Untitled: TypeAlias = Literal["error", "drop", "id"]
@@ -47,10 +47,7 @@ class Resources:
         """The memory limit in bytes. Raises RectoolError for what is not a size."""
         if self.memory_limit is None:
             return None
-        found = re.fullmatch(r"(\d+(?:\.\d+)?) *([kmgt])(i?)b", self.memory_limit.strip().lower())
-        if found is None:
-            raise RectoolError(f"--memory-limit {self.memory_limit} is not a size; write it like 2GB or 500MB")
-        return int(float(found[1]) * (1024 if found[3] else 1000) ** ("kmgt".index(found[2]) + 1))
+        return byte_count(self.memory_limit, "--memory-limit")
 
 
 @dataclass(frozen=True)

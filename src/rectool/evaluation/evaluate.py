@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from numpy.typing import NDArray
 
-from rectool import console, processes
+from rectool import console
 from rectool.artifacts.schemas import TOPK
-from rectool.artifacts.shards import Arrays, Work
+from rectool.artifacts.shards import Work
 from rectool.data.dataset import Dataset
 from rectool.errors import RectoolError, disk_errors
 from rectool.evaluation.groups import WarmRule, group_rows, training_counts
@@ -27,7 +26,7 @@ from rectool.evaluation.priors import measure_priors
 from rectool.evaluation.rank import Ranking
 from rectool.evaluation.report import Line, measure_ctr, measure_ranking
 from rectool.evaluation.score import Rows
-from rectool.evaluation.scorer import Computation, Evaluable, probabilities
+from rectool.evaluation.scorer import Computation, Evaluable, computed, probabilities
 from rectool.evaluation.settings import Measuring, Ranked, Rating, Task, refuse_for_other_task
 
 
@@ -148,7 +147,7 @@ class Evaluation:
             threshold = self._chosen_threshold(valid, known)
         if scores is None:
             return None
-        predictions = self._predictions(rows, scores, probability=probabilities(self.scorer, scores))
+        predictions = self._predictions(rows, scores, probability=probabilities(self.scorer, scores), **scoring.columns)
         with self._measured(len(rows)):
             lines = measure_ctr(predictions, threshold=threshold, **self._bootstrap())
             priors = measure_priors(self.dataset, predictions)
@@ -161,7 +160,7 @@ class Evaluation:
         split = self.measuring.split
         computation = self.scorer.ranking(self.dataset, rows, k=max(ks), exclude=self.ranked.exclude)
         doing = f"ranking {self.dataset.items:,} items for {split} rows"
-        found = self._computed(computation, len(rows), doing, f"{split} {seed}", seed, work)
+        found = computed(computation, len(rows), doing, part=f"{split} {seed}", seed=seed, work=work)
         if found is None:
             return None
         ranking = Ranking(**found)
@@ -173,20 +172,9 @@ class Evaluation:
         return Evaluated(predictions, ranking, self._report(lines, **about, **computation.about))
 
     def _scored(self, scoring: Computation, rows: int, split: str, seed: int, work: Work) -> NDArray[np.float32] | None:
-        found = self._computed(scoring, rows, f"scoring {split} rows", f"{split} {seed}", seed, work)
+        doing, part = f"scoring {split} rows", f"{split} {seed}"
+        found = computed(scoring, rows, doing, part=part, seed=seed, work=work)
         return None if found is None else found["score"]
-
-    def _computed(
-        self, computation: Computation, rows: int, doing: str, part: str, seed: int, work: Work
-    ) -> Arrays | None:
-        """What a computation makes of all rows; None in all processes but the main one."""
-        with work.counted(part, doing, rows) as progress:
-
-            def compute(start: int, stop: int) -> Arrays:
-                torch.manual_seed(_seed_of(seed, start))  # chance is the same wherever an earlier run stopped
-                return computation.compute(start, stop, progress)
-
-            return work.run(part, computation.pieces, compute)
 
     def _chosen_threshold(self, rows: Rows, scores: NDArray[np.float32] | None) -> float | None:
         """The threshold of the best F1; None where there are no scores, in other processes than the main one."""
@@ -230,12 +218,6 @@ class Evaluation:
             "confidence": self.measuring.confidence,
             "metrics": list(lines),
         }
-
-
-def _seed_of(seed: int, row: int) -> int:
-    """A seed for the rows from `row` on, in this process."""
-    state = np.random.SeedSequence((seed, row, processes.rank())).generate_state(1, np.uint64)
-    return int(state[0] >> np.uint64(1))
 
 
 def summary(repeats: Sequence[Sequence[Line]]) -> list[Line]:

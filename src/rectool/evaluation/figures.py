@@ -6,10 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rectool import plots
+from rectool.artifacts import Artifact
+from rectool.artifacts.schemas import CURVE
 from rectool.evaluation.compare import Comparison, direction
 from rectool.evaluation.runs import Run
 from rectool.plots import Value
@@ -45,7 +48,7 @@ def draw(comparison: Comparison, directory: Path) -> list[str]:
     directory.mkdir(parents=True, exist_ok=True)
     drawn = []
     with plots.style():
-        for name, make in _figures(comparison):
+        for name, make in figures_of(comparison):
             plots.save(make(), directory / name)
             drawn.append(name)
     return drawn
@@ -57,8 +60,8 @@ def label(metric: str) -> str:
     return LABELS.get(name, name.replace("_", " ")) + at + k
 
 
-def _figures(comparison: Comparison) -> Iterator[tuple[str, Callable[[], Figure]]]:
-    """Names, and what draws each."""
+def figures_of(comparison: Comparison) -> Iterator[tuple[str, Callable[[], Figure]]]:
+    """The figures that the results have the numbers for: names, and what draws each inside `plots.style`."""
     if _has(comparison, "all", ("auc", "uauc")):
         yield "auc-uauc", lambda: _auc_uauc(comparison)
     if _has(comparison, "all", _ranking_metrics(comparison)):
@@ -72,6 +75,12 @@ def _figures(comparison: Comparison) -> Iterator[tuple[str, Callable[[], Figure]
     panels = _curves(comparison.runs)
     if panels:
         yield "curves", lambda: plots.curves("training curves of the models", "epochs", panels)
+
+
+def curve(model: Artifact) -> pa.Table:
+    """The points of a model's training curve that have a value, in the order of `schemas.CURVE`."""
+    points = pq.read_table(model.file("curve.parquet"), columns=CURVE.names)
+    return points.filter(pc.is_finite(points["value"])).drop_null()
 
 
 def _auc_uauc(comparison: Comparison) -> Figure:
@@ -158,8 +167,7 @@ def _curves(runs: Sequence[Run]) -> dict[str, dict[tuple[str, str], tuple[list[f
         model = run.model()
         if model is None or not model.file("curve.parquet").is_file():
             continue
-        points = pq.read_table(model.file("curve.parquet"), columns=["epoch", "split", "metric", "value"])
-        points = points.filter(pc.is_finite(points["value"])).drop_null()
+        points = curve(model)
         for metric in points["metric"].unique().to_pylist():
             of_metric = points.filter(pc.equal(points["metric"], metric))
             for split in of_metric["split"].unique().to_pylist():

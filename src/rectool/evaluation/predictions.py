@@ -16,12 +16,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from rectool.artifacts import Artifact
-from rectool.artifacts.schemas import GROUP, PREDICTIONS, RANK
+from rectool.artifacts.schemas import GROUP, PREDICTIONS, RANK, UNKNOWN
 from rectool.errors import RectoolError
 from rectool.evaluation.groups import GROUPS, members
 from rectool.evaluation.targets import Targets
 
 FILE = "predictions.parquet"
+SIDE = (GROUP, RANK, *UNKNOWN)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +37,8 @@ class Predictions:
         probability: (R,) float32 of label 1, or None where the model gives none.
         group: (R,) names of `GROUPS`, or None.
         rank: (R,) int64 from 1 on, of next-item targets, or None.
+        unknown_user, unknown_item: (R,) bool, rows scored with the vector of unknown users, or of unknown items, in
+            place of one of their own; None of models without soft tokens. They are not read back.
 
     Raises:
         ValueError: wrong shapes or dtypes, rows that do not rise: a mistake of the program.
@@ -50,6 +53,8 @@ class Predictions:
     probability: NDArray[np.float32] | None = None
     group: NDArray[np.str_] | None = None
     rank: NDArray[np.int64] | None = None
+    unknown_user: NDArray[np.bool_] | None = None
+    unknown_item: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         for field in (*PREDICTIONS, RANK):
@@ -113,7 +118,7 @@ class Predictions:
         return predictions
 
     def table(self) -> pa.Table:
-        """As predictions.parquet has them, with the columns group and rank where there are any.
+        """As predictions.parquet has them, with those columns of `SIDE` that there are.
 
         Raises:
             RectoolError: a score is infinite; names the row.
@@ -123,7 +128,8 @@ class Predictions:
         columns = [pa.array(getattr(self, name)) for name in ("row", "user", "item")]
         columns += [pa.array(self.label, mask=self.label < 0), pa.array(self.score)]
         columns += [pa.nulls(len(self.row), pa.float32()) if self.probability is None else pa.array(self.probability)]
-        for field, column in ((GROUP, self.group), (RANK, self.rank)):
+        for field in SIDE:
+            column = getattr(self, field.name)
             if column is not None:
                 schema = schema.append(field)
                 columns.append(pa.array(column, field.type))

@@ -327,7 +327,8 @@ class _Exclusion:
         self.items = dataset.item
         self.slices: Callable[[Rows], tuple[Rows, Rows]]
         if rule == "history":
-            self.slices = dataset.histories(liked_only=False).slices
+            histories = dataset.histories(liked_only=False)
+            self.items, self.slices = histories.items, histories.slices
         elif rule == "train":
             train = dataset.targets("train")
             self.items, users = dataset.item[train], dataset.user[train]

@@ -135,6 +135,15 @@ def names_of(paths: Sequence[Path]) -> list[str]:
         lengths = longer
 
 
+def named(paths: Sequence[Path], names: Sequence[str]) -> list[str]:
+    """What `--name` calls artifacts, else `names_of` them. Raises RectoolError where there is not one name for each."""
+    if names and len(names) != len(paths):
+        raise RectoolError(f"--name: {len(names)} names for {len(paths)} folders: {', '.join(map(str, paths))}")
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise RectoolError(f"--name {twice} stands twice; give each its own")
+    return list(names) or names_of(paths)
+
+
 def read(paths: Sequence[Path], names: Sequence[str]) -> list[Run]:
     """Open results.
 

@@ -168,8 +168,8 @@ def refuse_not_finite(scores: NDArray[np.float32], rows: Rows, dataset: Dataset)
     if not finite.all():
         place = int(np.argmin(finite))
         raise RectoolError(
-            f"the model's scores for row {rows[place]} of {dataset.artifact.file('interactions.parquet')} are not "
-            f"finite ({scores[place]}); train it again, with a lower learning rate for one"
+            f"the model's scores for {dataset.row_name(int(rows[place]))} are not finite ({scores[place]}); "
+            "train it again, with a lower learning rate for one"
         )
 
 

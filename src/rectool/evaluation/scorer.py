@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from rectool import processes
-from rectool.artifacts.shards import Arrays
+from rectool.artifacts.shards import Arrays, Work
 from rectool.data.dataset import Dataset
 from rectool.evaluation.rank import Exclude, Ranking, rank_rows
 from rectool.evaluation.score import Progress, Rows, score_rows
@@ -73,11 +73,14 @@ class Computation:
         compute: arrays of the rows from `start` to `stop`, by name, each (stop - start, ...); tells its last
             argument how many rows more are done.
         about: what metrics.json says of it beside what it says of any evaluation.
+        columns: (N,) what predictions.parquet says of each row beside what it says of any, by the names of
+            `Predictions`.
     """
 
     pieces: Sequence[tuple[int, int]]
     compute: Callable[[int, int, Progress], Arrays]
     about: Mapping[str, Any] = field(default_factory=dict)
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
 class Evaluable(Scorer, Protocol):
@@ -91,6 +94,29 @@ class Evaluable(Scorer, Protocol):
 
     def ranking(self, dataset: Dataset, rows: Rows, *, k: int, exclude: Exclude) -> Computation:
         """Computes the arrays of a `Ranking`, as `rank` does."""
+
+
+def computed(computation: Computation, rows: int, doing: str, *, part: str, seed: int, work: Work) -> Arrays | None:
+    """What a computation makes of all its rows, as work that can be stopped; None in all processes but the main one.
+
+    Args:
+        doing: what is done, for people.
+        part: a name of its own for each part of the work.
+        seed: of what depends on chance.
+    """
+    with work.counted(part, doing, rows) as progress:
+
+        def compute(start: int, stop: int) -> Arrays:
+            torch.manual_seed(_seed_of(seed, start))  # chance is the same wherever an earlier run stopped
+            return computation.compute(start, stop, progress)
+
+        return work.run(part, computation.pieces, compute)
+
+
+def _seed_of(seed: int, row: int) -> int:
+    """A seed for the rows from `row` on, in this process."""
+    state = np.random.SeedSequence((seed, row, processes.rank())).generate_state(1, np.uint64)
+    return int(state[0] >> np.uint64(1))
 
 
 def probabilities(scorer: Scorer, scores: NDArray[np.float32]) -> NDArray[np.float32] | None:
