@@ -91,7 +91,7 @@ def bars(
     series = list(dict.fromkeys(name for panel in panels.values() for name in panel))
     width = min(max(6.0, 1.5 + 0.3 * len(names) * (len(series) + 1)), 24.0)
     figure = Figure(figsize=(width, 1.0 + 2.7 * len(panels)))
-    _set_title(figure, title)
+    set_title(figure, title)
     grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     handles: dict[str, Any] = {}
     step = 0.8 / len(series)
@@ -106,7 +106,7 @@ def bars(
     _name_ticks(figure, grid[-1], names)
     if line is not None:
         handles[line[0]] = _line_beside(grid[-1], *line)
-    _set_legend(figure, list(handles.values()), list(handles))
+    set_legend(figure, list(handles.values()), list(handles))
     return figure
 
 
@@ -120,7 +120,7 @@ def radar(title: str, axes_labels: Sequence[str], runs: Mapping[str, Sequence[fl
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.5, 6.5))
-    _set_title(figure, title)
+    set_title(figure, title)
     axes = figure.add_subplot(projection="polar")
     angles = [2 * math.pi * place / len(axes_labels) for place in range(len(axes_labels))]
     handles = []
@@ -135,7 +135,7 @@ def radar(title: str, axes_labels: Sequence[str], runs: Mapping[str, Sequence[fl
     axes.set_yticks([INNER, 1], ["worst", "best"], color="dimgray")
     axes.set_ylim(0, 1.05)
     axes.spines["polar"].set_visible(False)
-    _set_legend(figure, handles, list(runs))
+    set_legend(figure, handles, list(runs))
     return figure
 
 
@@ -151,7 +151,7 @@ def lines(title: str, label: str, names: Sequence[str], runs: Mapping[str, Seque
     from matplotlib.ticker import FixedLocator
 
     figure = Figure(figsize=(min(max(6.0, 2 + 0.7 * len(names)), 24.0), 4.0))
-    _set_title(figure, title)
+    set_title(figure, title)
     axes = figure.add_subplot()
     axes.axhline(0, color="black", linestyle="--", linewidth=1)
     handles = [
@@ -168,7 +168,7 @@ def lines(title: str, label: str, names: Sequence[str], runs: Mapping[str, Seque
         label += f"; logarithmic beyond ±{NEAR}"
     axes.set_ylabel(label)
     _name_ticks(figure, axes, names)
-    _set_legend(figure, handles, list(runs))
+    set_legend(figure, handles, list(runs))
     return figure
 
 
@@ -192,7 +192,7 @@ def curves(
     columns = 2 if len(panels) == 4 else min(len(panels), 3)
     rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(max(4.2 * columns, 6.0), 3.2 * rows + 0.6))
-    _set_title(figure, title)
+    set_title(figure, title)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, (metric, panel) in zip(grid, panels.items(), strict=False):
         for (run, split), (places, values) in panel.items():
@@ -212,17 +212,18 @@ def curves(
         axes.set_visible(False)
     handles = [Line2D([], [], **_curve_style(place)) for place in range(len(runs))]
     handles += [Line2D([], [], color="gray", linestyle=DASHES[place % len(DASHES)]) for place in range(len(splits))]
-    _set_legend(figure, handles, [*runs, *splits])
+    set_legend(figure, handles, [*runs, *splits])
     return figure
 
 
-def _set_title(figure: Figure, title: str) -> None:
+def set_title(figure: Figure, title: str) -> None:
+    """Above the figure, in as many lines as its width asks for."""
     figure.suptitle(textwrap.fill(title, int(LETTERS * figure.get_figwidth())), fontsize="large")
 
 
-def _set_legend(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:
+def set_legend(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:
     """Below the figure, which grows by as much."""
-    short = [_short(name) for name in names]
+    short = [shortened(name) for name in names]
     columns = max(1, int(LETTERS * figure.get_figwidth() / (max(map(len, short)) + 8)))
     figure.set_figheight(figure.get_figheight() + 0.22 * math.ceil(len(short) / columns))
     figure.legend(handles, short, loc="outside lower center", ncols=columns)
@@ -271,7 +272,7 @@ def _set_range(axes: Axes, series: Any, chance: float) -> None:
 
 def _name_ticks(figure: Figure, axes: Axes, names: Sequence[str]) -> None:
     """Slanted where they would run into each other; the figure grows by as much."""
-    short = [_short(name) for name in names]
+    short = [shortened(name) for name in names]
     crowded = sum(map(len, short)) > 50 or max(map(len, short), default=0) > 12
     slant: dict[str, Any] = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
     if crowded:
@@ -300,7 +301,7 @@ def _curve_style(place: int) -> dict[str, Any]:
     }
 
 
-def _short(name: str) -> str:
+def shortened(name: str, longest: int = LONGEST_NAME) -> str:
     """A long name without its middle: the ends of names tell runs apart."""
-    half = (LONGEST_NAME - 1) // 2
-    return name if len(name) <= LONGEST_NAME else f"{name[:half]}…{name[-half:]}"
+    half = (longest - 1) // 2
+    return name if len(name) <= longest else f"{name[:half]}…{name[-half:]}"
