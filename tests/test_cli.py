@@ -174,8 +174,8 @@ def test_no_colour_codes_under_no_color(tmp_path: Path) -> None:
 
 def test_imports_go_one_way() -> None:
     order = [
-        *("cli", "commands", "training", "evaluation", "llm", "prompts", "models", "data", "artifacts", "devices"),
-        *("plots", "processes", "console", "stopping", "caches", "settings", "errors"),
+        *("cli", "commands", "figures", "training", "evaluation", "llm", "prompts", "models", "data", "artifacts"),
+        *("devices", "plots", "processes", "console", "stopping", "caches", "settings", "errors"),
     ]
     for path in (ROOT / "src/rectool").rglob("*.py"):
         layer = path.relative_to(ROOT / "src/rectool").parts[0].removesuffix(".py")

@@ -11,7 +11,20 @@ import typer
 from typer.core import TyperGroup
 
 from rectool import __version__, console, processes
-from rectool.commands import adopt, compare, distill, inspect, prep, prep_backbone, train_cf, tune_lora
+from rectool.commands import (
+    adopt,
+    align,
+    compare,
+    distill,
+    inspect,
+    plot,
+    prep,
+    prep_backbone,
+    recommend,
+    train_cf,
+    train_proj,
+    tune_lora,
+)
 from rectool.commands import eval as evaluation
 from rectool.errors import RectoolError, Stopped
 
@@ -21,7 +34,20 @@ OURS, MISTAKE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 class PipelineOrder(TyperGroup):
     """Lists commands in the order in which data passes them."""
 
-    order = ("prep", "train-cf", "tune-lora", "distill", "eval", "compare", "inspect", "adopt")
+    order = (
+        "prep",
+        "train-cf",
+        "tune-lora",
+        "distill",
+        "align",
+        "train-proj",
+        "eval",
+        "recommend",
+        "compare",
+        "plot",
+        "inspect",
+        "adopt",
+    )
 
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
         return sorted(self.commands, key=self.order.index)
@@ -40,8 +66,12 @@ app.add_typer(prep.app, name="prep")
 train_cf.register(app)
 tune_lora.register(app)
 distill.register(app)
+align.register(app)
+train_proj.register(app)
 evaluation.register(app)
+recommend.register(app)
 compare.register(app)
+app.add_typer(plot.app, name="plot")
 inspect.register(app)
 adopt.register(app)
 

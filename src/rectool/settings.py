@@ -7,9 +7,12 @@ flag from it (`commands/flags.py`) and the artifact's manifest records its value
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from rectool.errors import RectoolError
 
 
 def setting(
@@ -37,6 +40,21 @@ def setting(
 def flag_name(field: str) -> str:
     """`like_at_least` -> `--like-at-least`, `from_` -> `--from`."""
     return "--" + field.rstrip("_").replace("_", "-")
+
+
+def byte_count(text: str, flag: str, beside: str = "") -> int:
+    """A size such as 2GB or 500MiB in bytes.
+
+    Args:
+        beside: what else `flag` may say.
+
+    Raises:
+        RectoolError: it is none.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) *([kmgt])(i?)b", text.strip().lower())
+    if found is None:
+        raise RectoolError(f"{flag} {text} is not a size; write it like 2GB or 500MB{beside and f', or {beside}'}")
+    return int(float(found[1]) * (1024 if found[3] else 1000) ** ("kmgt".index(found[2]) + 1))
 
 
 def recorded(groups: Iterable[Any]) -> dict[str, Any]:

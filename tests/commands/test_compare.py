@@ -397,7 +397,7 @@ def test_given_names_stand_in_tables_and_figures(bench: Bench, rectool: Command)
     assert all(len(row) == len(table[0]) for row in table)
     assert set(names) <= set(svg_texts(Path("compared/figures/radar.svg")))
     refused = rectool("compare", *results.values(), "--name", "a", "--name", "b", "--out", "other")
-    assert refused.error.startswith("--name: 2 names for 3 results: ")
+    assert refused.error.startswith("--name: 2 names for 3 folders: ")
     assert "stands twice" in rectool("compare", "results", *["--name", "a"] * 3, "--out", "other").error
 
 

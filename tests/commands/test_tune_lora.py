@@ -23,7 +23,7 @@ from rectool.data.dataset import Dataset
 from rectool.evaluation.auc import auc
 from rectool.llm import recommender as recommenders
 from rectool.prompts.cached import cached_rows
-from rectool.training import tune_lora, tuning
+from rectool.training import asking, tuning
 from rectool.training.answers import AnswerObjective
 
 Command = Callable[..., Any]
@@ -228,7 +228,7 @@ def test_however_it_is_computed_the_result_is_the_same(flags: Any, tune: Command
 
 def test_much_padding_is_a_reason_to_pack(tune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for least, packed in ((0.25, False), (0.0, True)):
-        monkeypatch.setattr(tune_lora, "PACKED_FROM", least)
+        monkeypatch.setattr(asking, "PACKED_FROM", least)
         done = tune("--steps", 1, "--overwrite")
         assert open_artifact(tmp_path / "out").manifest.metrics["packed"] is packed
         assert ("prompts are packed into lines of 512 tokens" in done.stderr) == packed

@@ -114,6 +114,20 @@ def test_padding_and_batch_change_nothing(model: Model, sequences: Sequences) ->
 
 
 @torch.no_grad()
+def test_new_users_are_scored_by_histories_or_all_alike(model: Model, sequences: Sequences) -> None:
+    new = USERS + model.size.users
+    if not model.new_users:
+        with pytest.raises(IndexError):
+            model.score(new, torch.zeros_like(new), sequences)
+        return
+    scores = all_scores(model, sequences, new)
+    close(model.rank(new, sequences)(0, 9), scores)
+    close(all_scores(model, sequences, new + 5), scores)
+    known = all_scores(model, sequences)
+    close(scores - scores.mean(1, keepdim=True), known - known.mean(1, keepdim=True))  # but for their biases
+
+
+@torch.no_grad()
 def test_histories_matter_only_to_who_reads_them(model: Model, sequences: Sequences) -> None:
     nothing = Sequences(torch.zeros(6, 0, dtype=torch.int64), torch.zeros(6, dtype=torch.int64))
     scores = all_scores(model, nothing)

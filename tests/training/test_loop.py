@@ -148,6 +148,22 @@ def test_each_step_has_its_rate_and_none_is_wasted(points: Any, monkeypatch: pyt
     assert rates[0] > 0
 
 
+def test_parameters_may_have_rates_of_their_own(points: Any) -> None:
+    """One that is twice as fast as the others goes twice as far in Adam's first step; one of rate 0 stays."""
+    objective = points()
+    objective.module.other = torch.nn.Parameter(torch.full((3,), 3.0))
+    real = objective.loss
+    objective.loss = lambda samples: real(samples) + objective.module.other.sum()
+    before = objective.module.point.detach().clone()
+    settings = replace(PLAIN, steps=1, learning_rate=0.01)
+    for rate in (0.0, 0.02):
+        fitted = fit(objective, settings, replace(RUN, rates={"oth": rate}))
+        assert float((fitted.last["other"] - 3).abs().max()) == pytest.approx(rate, rel=1e-3)
+        with torch.no_grad():
+            objective.module.other.fill_(3.0)
+    assert float((fitted.last["point"] - before).abs().max()) == pytest.approx(0.02, rel=0.01)  # two steps of 0.01
+
+
 # Validation
 
 

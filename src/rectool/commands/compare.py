@@ -64,8 +64,6 @@ class Comparing:
     def __post_init__(self) -> None:
         if self.draws < 0:
             raise RectoolError(f"--draws {self.draws} must not be negative")
-        if twice := next((name for name in self.name if self.name.count(name) > 1), None):
-            raise RectoolError(f"--name {twice} stands twice; give each run its own")
 
 
 def register(app: typer.Typer) -> None:
@@ -87,11 +85,7 @@ def compare(results: Results, comparing: Comparing, make: Make, talk: Talk) -> N
 
     base = runs.single(comparing.baseline) if comparing.baseline is not None else None
     paths = runs.find(results.result, base)
-    if comparing.name and len(comparing.name) != len(paths):
-        raise RectoolError(
-            f"--name: {len(comparing.name)} names for {len(paths)} results: {', '.join(map(str, paths))}"
-        )
-    comparing = replace(comparing, baseline=base, name=comparing.name or tuple(runs.names_of(paths)))
+    comparing = replace(comparing, baseline=base, name=tuple(runs.named(paths, comparing.name)))
     found = runs.read(paths, comparing.name)
     baseline = found[runs.place(base, paths)] if base is not None else None
     groups = _chosen("--groups", comparing.groups, comparisons.groups_of(found))

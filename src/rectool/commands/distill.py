@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -11,6 +10,7 @@ from rectool import console
 from rectool.commands.flags import command
 from rectool.commands.making import make_artifact
 from rectool.commands.options import Resumable, Talk
+from rectool.commands.showing import on_terminal
 from rectool.commands.train_cf import Data
 from rectool.llm.distill_settings import Pooled, Reading, Source
 from rectool.prompts.settings import Prompting
@@ -71,11 +71,6 @@ def _show(made: Manifest) -> None:
     width = max((len(row) for row in rows), default=1)
     columns = ["item", *(f"nearest {place}" for place in range(1, width))]
     console.table("nearest items, by cosine", columns, rows)
-
-
-def on_terminal() -> bool:
-    """Whether people see the answer."""
-    return sys.stdout.isatty()
 
 
 def _neighbour(near: dict[str, Any]) -> str:

@@ -227,4 +227,11 @@ def _language_notes(about: dict[str, Any]) -> list[str]:
     if about["shortened"]:
         longer = f"longer than {about['max_tokens']:,} tokens: they lack their oldest titles"
         notes.append(f"{about['shortened']:,} prompts were {longer}")
+    if "soft_tokens" in about:
+        unknown = about["unknown_rows"]
+        instead = {"trained": "a vector that was trained for all such", "mean": "the mean of the others"}
+        notes.append(
+            f"{unknown['unknown_user']:,} rows tell of a user and {unknown['unknown_item']:,} of an item without a "
+            f"vector: {instead[about['unknown']]} stands there"
+        )
     return notes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 
 from rectool import console
@@ -16,3 +17,8 @@ def validation_table(measured: Sequence[tuple[str, Mapping[str, float]]]) -> Non
         (name, *(f"{values[name]:.4f}" if name in values else "" for _, values in measured)) for name in measured[0][1]
     ]
     console.table("validation", ("", *(name for name, _ in measured)), rows)
+
+
+def on_terminal() -> bool:
+    """Whether people see the answer."""
+    return sys.stdout.isatty()

@@ -12,7 +12,7 @@ from rectool.commands.flags import command
 from rectool.commands.making import make_artifact
 from rectool.commands.options import Talk, Train
 from rectool.commands.showing import validation_table
-from rectool.errors import RectoolError
+from rectool.commands.vectors import VECTORS, check_vectors
 from rectool.settings import setting
 from rectool.training.settings import Collaborative, Fit, Objective, Start
 
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from rectool.artifacts import Artifact, Draft, Input, Manifest
     from rectool.data.estimate import Plan
     from rectool.training.start import ItemStart
-
-
-VECTORS = "embeddings.safetensors"
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,7 @@ def train_cf(
 
     def plan() -> Plan:
         if vectors is not None:
-            _check_vectors(vectors, dataset.artifact)
+            check_vectors("--init-items", vectors, dataset.artifact)
         choice = choose(dataset, model, objective, fit, start)
         return estimate(dataset, choice, fit, [str(source.path) for source in sources])
 
@@ -90,25 +87,6 @@ def train_cf(
         build=build,
         show=_show,
     )
-
-
-def _check_vectors(vectors: Artifact, dataset: Artifact) -> None:
-    """Raises RectoolError for an artifact without item embeddings, or with those of other items."""
-    if VECTORS not in vectors.manifest.files:
-        raise RectoolError(
-            f"--init-items {vectors.path} is a {vectors.manifest.kind} artifact, which has no item embeddings; "
-            "name a semantic or cf artifact"
-        )
-    ours = dataset.manifest.digests["items"]
-    for parent in vectors.manifest.parents:
-        if parent.digests.get("items", ours) != ours:
-            raise RectoolError(
-                f"--init-items {vectors.path} has embeddings of other items: their digest is "
-                f"{parent.digests['items']}, that of {dataset.path} is {ours}"
-            )
-    theirs, items = vectors.manifest.counts["items"], dataset.manifest.counts["items"]
-    if theirs != items:
-        raise RectoolError(f"--init-items {vectors.path} has {theirs:,} items, {dataset.path} has {items:,}")
 
 
 def _start(vectors: Artifact | None, start: Start) -> ItemStart | None:

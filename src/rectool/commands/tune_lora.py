@@ -78,11 +78,11 @@ def tune_lora(
         plan=plan,
         inputs=inputs,
         build=build,
-        show=_show,
+        show=show,
     )
 
 
-def _show(made: Manifest) -> None:
+def show(made: Manifest) -> None:
     """The model beside the priors, which need no training."""
     found = made.metrics
     priors = [{**prior} for prior in found["priors"]]

@@ -39,6 +39,7 @@ class DeepInterestNetwork(Model):
 
     Settings: ClassVar = DeepInterestNetworkSettings
     reads_history: ClassVar = True
+    new_users: ClassVar = True
     settings: DeepInterestNetworkSettings
 
     def __init__(self, settings: DeepInterestNetworkSettings, size: Size) -> None:
@@ -70,7 +71,7 @@ class DeepInterestNetwork(Model):
         logits = self.logits_of(sequences, self.item(items)[:, None])[:, 0]
         if self.bias is None or self.user_bias is None:
             return logits
-        biased: Tensor = logits + self.user_bias(users)[:, 0] + self.bias(items)
+        biased: Tensor = logits + self.bias_of(users, self.user_bias) + self.bias(items)
         return biased
 
     def rank(self, users: Tensor, sequences: Sequences) -> CatalogueScores:
@@ -78,11 +79,17 @@ class DeepInterestNetwork(Model):
             logits = self.logits_of(sequences, self.item.weight[None, start:stop])
             if self.bias is None or self.user_bias is None:
                 return logits
-            biased: Tensor = logits + self.user_bias(users) + self.bias()[start:stop]
+            biased: Tensor = logits + self.bias_of(users, self.user_bias)[:, None] + self.bias()[start:stop]
             return biased
 
         width = self.settings.embedding_size + 3 * self.settings.hidden_size
         return by_pairs(users, width * max(1, sequences.items.shape[1]), scores)
+
+    def bias_of(self, users: Tensor, table: nn.Embedding) -> Tensor:
+        """b_u (B,); 0 for a new user."""
+        known = users < self.size.users
+        biases: Tensor = table(users * known)[:, 0]
+        return biases * known
 
     def logits_of(self, sequences: Sequences, target: Tensor) -> Tensor:
         """Logits (B, C) of targets (B or 1, C, D)."""

@@ -41,6 +41,7 @@ class Markov(Model):
 
     Settings: ClassVar = MarkovSettings
     reads_history: ClassVar = True
+    new_users: ClassVar = True
     counted: ClassVar = True
     logits: ClassVar = False
     choices: ClassVar = {"smoothing": priors.SMOOTHINGS}

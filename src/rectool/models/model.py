@@ -95,6 +95,7 @@ class Model(nn.Module, ABC):
         Settings: its settings, a frozen dataclass with a default for each.
         tasks: what it can be trained for.
         reads_history: whether scores depend on the row's history.
+        new_users: whether it scores users whom the data set does not have: by their histories, or all alike.
         counted: True where `observe` is all the training there is.
         stochastic: whether it may score the same row otherwise the next time.
         logits: whether scores for CTR are logits, of which a sigmoid makes probabilities of label 1.
@@ -105,6 +106,7 @@ class Model(nn.Module, ABC):
     Settings: ClassVar[type[Any]]
     tasks: ClassVar[tuple[str, ...]] = ("ctr", "next-item")
     reads_history: ClassVar[bool] = False
+    new_users: ClassVar[bool] = False
     counted: ClassVar[bool] = False
     stochastic: ClassVar[bool] = False
     logits: ClassVar[bool] = True
@@ -202,6 +204,7 @@ class SequenceModel(FactorModel):
     """
 
     reads_history: ClassVar[bool] = True
+    new_users: ClassVar[bool] = True
     item: nn.Embedding
     empty: nn.Parameter
     """(D,) what stands for a history without items."""

@@ -21,6 +21,7 @@ class Popularity(FactorModel):
     """Users' vectors are (1), those of items their counts."""
 
     Settings: ClassVar = PopularitySettings
+    new_users: ClassVar = True
     counted: ClassVar = True
     logits: ClassVar = False
     count: Tensor  # (I,) float32

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from rectool.artifacts import Artifact
 from rectool.data.histories import HistoryRule
@@ -41,21 +42,11 @@ class Trained:
 
 def save(trained: Trained, users: NDArray[np.float32], items: NDArray[np.float32], folder: Path) -> None:
     """Write weights, embeddings of users (U, D) and items (I, D), and config."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in trained.model.state_dict().items()}
-    config = {
-        "model": trained.name,
-        "task": trained.task,
-        "users": trained.model.size.users,
-        "items": trained.model.size.items,
-        "history": asdict(trained.history) if trained.history is not None else None,
-        "probability": trained.probability,
-        "settings": asdict(trained.model.settings),
-    }
     embeddings = {"user": torch.from_numpy(users), "item": torch.from_numpy(items)}
     with disk_errors(folder, "choose another --out"):
-        save_file(tensors, folder / "weights.safetensors")
+        save_file(tensors_of(trained.model), folder / "weights.safetensors")
         save_file({name: tensor.contiguous() for name, tensor in embeddings.items()}, folder / "embeddings.safetensors")
-        (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+        (folder / "config.json").write_text(json.dumps(config_of(trained), indent=1) + "\n", encoding="utf-8")
 
 
 def load(artifact: Artifact, device: torch.device | str = "cpu") -> Trained:
@@ -65,12 +56,41 @@ def load(artifact: Artifact, device: torch.device | str = "cpu") -> Trained:
         RectoolError: its config names no model of ours, or its weights are not that model's.
     """
     path = artifact.file("config.json")
-    config = json.loads(path.read_bytes())
+    return restored(json.loads(path.read_bytes()), path, artifact.file("weights.safetensors"), device)
+
+
+def config_of(trained: Trained) -> dict[str, Any]:
+    """All that `restored` needs beside weights, as JSON."""
+    return {
+        "model": trained.name,
+        "task": trained.task,
+        "users": trained.model.size.users,
+        "items": trained.model.size.items,
+        "history": asdict(trained.history) if trained.history is not None else None,
+        "probability": trained.probability,
+        "settings": asdict(trained.model.settings),
+    }
+
+
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """What a module holds, as safetensors takes it."""
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+
+
+def restored(config: dict[str, Any], said: Path, weights: Path, device: torch.device | str = "cpu") -> Trained:
+    """The model of a config and a file of weights.
+
+    Args:
+        said: the file that the config stands in.
+
+    Raises:
+        RectoolError: as in `load`.
+    """
     try:
         kind = model_class(config["model"])
         settings: Any = kind.Settings(**config["settings"])
         model = kind(settings, Size(int(config["users"]), int(config["items"])))
-        model.restore(load_file(artifact.file("weights.safetensors")))
+        model.restore(load_file(weights))
         trained = Trained(
             name=config["model"],
             model=model.to(device).eval(),
@@ -79,8 +99,8 @@ def load(artifact: Artifact, device: torch.device | str = "cpu") -> Trained:
             probability=config["probability"],
         )
     except (KeyError, TypeError) as problem:
-        raise RectoolError(f"{path} is not a config of rectool train-cf ({problem}); train the model again") from None
+        raise RectoolError(f"{said} is not a config of rectool train-cf ({problem}); train the model again") from None
     except (RuntimeError, SafetensorError) as problem:
-        said = " ".join(str(problem).split())
-        raise RectoolError(f"{artifact.file('weights.safetensors')} does not fit config.json: {said}") from None
+        why = " ".join(str(problem).split())
+        raise RectoolError(f"{weights} does not fit {said.name}: {why}") from None
     return trained

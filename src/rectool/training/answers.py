@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rectool.data.batches import shuffled_batches
-from rectool.llm.body import last_hidden, on, pack, packed_last_hidden
+from rectool.llm.body import Soft, last_hidden, on, pack, packed_last_hidden
 from rectool.llm.head import AnswerHead
 from rectool.prompts.tokens import TokenRows
 from rectool.training import losses
@@ -54,13 +54,28 @@ class AnswerObjective:
         return [samples[part] for part in self.token_parts.cut(self.lengths[samples], count)]
 
     def loss(self, samples: NDArray[np.int64]) -> Tensor:
-        if self.token_parts.packed:
-            width = max(LINE_TOKENS, int(self.lengths[samples].max()))
-            hidden = packed_last_hidden(self.module, pack(self.tokens, samples, width, self.device))
-        else:
-            hidden = last_hidden(self.module, *on(self.device, *self.tokens.padded(samples)))
         labels = self.labels[torch.from_numpy(samples)].to(self.device)
-        return losses.pointwise_bce(self.head.scores(hidden), labels)
+        return losses.pointwise_bce(self.head.scores(self.hidden(samples)), labels)
+
+    def hidden(self, samples: NDArray[np.int64]) -> Tensor:
+        """The hidden states (B, H) that answers are read off."""
+        return read(self.module, self.tokens, samples, self.token_parts.packed, self.device)
 
     def validate(self) -> Mapping[str, float]:
         return self.measure()
+
+
+def read(
+    model: nn.Module,
+    tokens: TokenRows,
+    samples: NDArray[np.int64],
+    packed: bool,
+    device: torch.device,
+    soft: Soft | None = None,
+) -> Tensor:
+    """The hidden state at the last token (B, H) of prompts (B,), in lines that are packed, or padded on the right."""
+    if packed:
+        width = max(LINE_TOKENS, int(tokens.lengths[samples].max()))
+        return packed_last_hidden(model, pack(tokens, samples, width, device), soft)
+    ids, lengths = on(device, *tokens.padded(samples))
+    return last_hidden(model, ids, lengths, soft)

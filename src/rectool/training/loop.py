@@ -48,12 +48,16 @@ class _Loop:
     def __init__(self, objective: Objective, settings: Fit, run: Run) -> None:
         keep_freed_memory()
         self.objective, self.settings, self.run = objective, settings, run
-        self.parameters = {name: p for name, p in objective.module.named_parameters() if p.requires_grad}
-        if not self.parameters:
+        groups = _by_rate(objective.module, settings.learning_rate, run.rates)
+        if not groups:
             raise RectoolError("there is nothing to train: every part is frozen")
+        self.parameters = {name: p for parameters in groups.values() for name, p in parameters.items()}
+        self.rates = list(groups)
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
         self.optimizer = kind(
-            self.parameters.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+            [{"params": list(parameters.values()), "lr": rate} for rate, parameters in groups.items()],
+            weight_decay=settings.weight_decay,
+            fused=True,
         )
         self.dtype = precision_named(settings.precision, run.device)
         self.scaler = torch.amp.GradScaler(run.device.type, enabled=self.dtype == torch.float16)
@@ -111,8 +115,8 @@ class _Loop:
         """One optimizer step; whether to stop, and whether to save."""
         started = time.perf_counter()
         rate = rate_at((self.at.step + 0.5) / self.at.total, self.settings.warmup, self.settings.schedule)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate * rate
+        for group, highest in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = highest * rate
         targets = self.objective.targets(batch)
         loss, stop, save = self._shared(self._gradient(batch, targets))
         self.unchecked += loss
@@ -303,6 +307,16 @@ class _Loop:
         self.best = _under("best.", tensors)
         load_optimizer_state(self.optimizer, list(self.parameters), _under("optimizer.", tensors), state["optimizer"])
         console.say(f"going on from the checkpoint of step {self.at.step}")
+
+
+def _by_rate(module: nn.Module, usual: float, rates: Mapping[str, float]) -> dict[float, dict[str, nn.Parameter]]:
+    """What is trained, by name, under the learning rate that is meant for it."""
+    groups: dict[float, dict[str, nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            rate = next((rate for start, rate in rates.items() if name.startswith(start)), usual)
+            groups.setdefault(rate, {})[name] = parameter
+    return groups
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

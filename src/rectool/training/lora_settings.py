@@ -34,8 +34,8 @@ class Language:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lora:
-    """What of it is trained."""
+class Adapters:
+    """What low-rank adapters are like."""
 
     panel: ClassVar[str] = "Model"
 
@@ -48,7 +48,6 @@ class Lora:
         help="The linear layers that get them, such as q_proj,k_proj,v_proj; 'all' for all but the head. By default "
         "queries and values.",
     )
-    full: bool = setting(False, help="Train all weights of the model instead: for small models.")
 
     def __post_init__(self) -> None:
         at_least(self, "rank", 1)
@@ -58,14 +57,28 @@ class Lora:
             raise RectoolError(f"--dropout {self.dropout} must be from 0 to below 1")
         if self.target_modules is not None and not self.targets():
             raise RectoolError("--target-modules names nothing; give names such as q_proj,v_proj")
-        if self.full:
-            for field in fields(self):
-                if field.name != "full" and getattr(self, field.name) != field.default:
-                    raise RectoolError(f"{flag_name(field.name)} means nothing with --full, which trains all weights")
 
     def targets(self) -> tuple[str, ...]:
         """The names in `--target-modules`."""
         return tuple(name.strip() for name in (self.target_modules or "").split(",") if name.strip())
+
+    def refuse_given(self, why: str) -> None:
+        """Raises RectoolError that names the first of these flags that was given, as meaning nothing."""
+        for field in fields(Adapters):
+            if getattr(self, field.name) != field.default:
+                raise RectoolError(f"{flag_name(field.name)} means nothing {why}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lora(Adapters):
+    """What of it is trained."""
+
+    full: bool = setting(False, help="Train all weights of the model instead: for small models.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.full:
+            self.refuse_given("with --full, which trains all weights")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -78,7 +78,8 @@ def catalogue_loss(
     """Sum of cross-entropy over the whole catalogue, of `Robust`, or of both.
 
     Scores are queries @ keys.T. They are computed for a few rows at a time, and the gradient with
-    them: memory does not grow with N x I, and three matrix products do the forward and backward pass.
+    them: memory does not grow with N x I, and three matrix products do the forward and backward pass,
+    two where keys need no gradient.
 
     Args:
         queries: (N, D); keys: (I, D); targets: (N,) int64.
@@ -94,10 +95,10 @@ class _CatalogueLoss(torch.autograd.Function):
         context: Any, queries: Tensor, keys: Tensor, targets: Tensor, cross_entropy: bool, robust: Robust | None
     ) -> Tensor:
         queries, keys = queries.detach().float(), keys.detach().float()
-        rows = _rows_at_a_time(len(queries), keys)
+        rows = rows_at_a_time(len(queries), keys)
         buffer = queries.new_empty(rows, len(keys))
         queries_gradient = torch.empty_like(queries)
-        keys_gradient = torch.zeros_like(keys)
+        keys_gradient = torch.zeros_like(keys) if context.needs_input_grad[1] else None
         total = queries.new_zeros((), dtype=torch.float64)
         for start in range(0, len(queries), rows):
             part = slice(start, start + rows)
@@ -111,11 +112,13 @@ class _CatalogueLoss(torch.autograd.Function):
                 else:
                     # Softmax divides by its sum and takes 1 from the target: done on the small sides.
                     torch.mm(scores, keys, out=queries_gradient[part]).mul_(scale).sub_(keys[target[:, 0]])
-                    keys_gradient.addmm_(scores.T, query * scale).index_add_(0, target[:, 0], query, alpha=-1)
+                    if keys_gradient is not None:
+                        keys_gradient.addmm_(scores.T, query * scale).index_add_(0, target[:, 0], query, alpha=-1)
                     continue
             assert gradient is not None
             torch.mm(gradient, keys, out=queries_gradient[part])
-            keys_gradient.addmm_(gradient.T, query)
+            if keys_gradient is not None:
+                keys_gradient.addmm_(gradient.T, query)
         context.save_for_backward(queries_gradient, keys_gradient)
         return total.float()
 
@@ -123,10 +126,11 @@ class _CatalogueLoss(torch.autograd.Function):
     @torch.amp.custom_bwd(device_type="cuda")  # type: ignore[untyped-decorator]
     def backward(context: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         queries_gradient, keys_gradient = context.saved_tensors
-        return queries_gradient.mul_(upstream), keys_gradient.mul_(upstream), None, None, None
+        keys_gradient = keys_gradient.mul_(upstream) if keys_gradient is not None else None
+        return queries_gradient.mul_(upstream), keys_gradient, None, None, None
 
 
-def _rows_at_a_time(count: int, keys: Tensor) -> int:
+def rows_at_a_time(count: int, keys: Tensor) -> int:
     """How many of `count` rows of logits to hold at a time: enough for quick products, in parts of like size."""
     items, width = keys.shape
     rows = max(1, width, BUFFER_BYTES[keys.device.type] // (4 * max(1, items)))

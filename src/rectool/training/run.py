@@ -52,6 +52,7 @@ class Run:
         max_seconds: stop with a checkpoint after this time.
         checkpoint_seconds: between checkpoints.
         metric: of validation, that early stopping and the best weights follow.
+        rates: highest learning rates of parameters by what their names begin with, where not the settings' own.
         memory_advice: what to do where the device has too little memory for a single sample.
     """
 
@@ -62,6 +63,7 @@ class Run:
     max_seconds: float | None = None
     checkpoint_seconds: float = 600.0
     metric: str = ""
+    rates: Mapping[str, float] = field(default_factory=dict)
     memory_advice: str = "choose a smaller model, or --device cpu"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -57,8 +58,7 @@ def train(
     """
     run = replace(run, metric=choice.metric)
     trained = untrained(dataset, choice, run)
-    limit = settings.validate_rows or (RANKED_BY_PAIRS if _ranks_by_pairs(trained) else None)
-    validation = Validation.of(dataset, trained.task, run.device, limit, run.seed)
+    validation = validation_of(dataset, trained, settings, run)
     rows = training_rows(dataset, trained)
     fitted = None
     if trained.model.counted:
@@ -69,7 +69,7 @@ def train(
             start_from_mean(trained.model, rows)
         if start is not None:
             start.begin(trained.model, trained.model.settings.init_scale)
-        fitted = loop.fit(_objective(trained, dataset, objective, choice.loss, validation, run.device), settings, run)
+        fitted = loop.fit(objective_of(trained, dataset, objective, choice.loss, validation, run.device), settings, run)
         last = deepcopy(trained.model)
         last.load_state_dict(fitted.last, strict=False)
         trained.model.load_state_dict(fitted.best, strict=False)
@@ -78,7 +78,7 @@ def train(
         with disk_errors(draft.path, "choose another --out"):
             tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in last.state_dict().items()}
             save_file(tensors, draft.path / "last.safetensors")
-    _write(draft, dataset, trained, run.device)
+    write(draft.path, dataset, trained, run.device)
     beside = None
     if trained.name != PRIORS[trained.task]:
         beside = prior(dataset, trained.task, trained.probability is not None, validation, choice.metric)
@@ -100,14 +100,21 @@ def untrained(dataset: Dataset, choice: Choice, run: Run) -> Trained:
     return Trained(choice.name, net, choice.task, choice.history, choice.probability)
 
 
+def validation_of(dataset: Dataset, trained: Trained, settings: Fit, run: Run) -> Validation:
+    """What a model is measured on while it is trained."""
+    limit = settings.validate_rows or (RANKED_BY_PAIRS if _ranks_by_pairs(trained) else None)
+    return Validation.of(dataset, trained.task, run.device, limit, run.seed)
+
+
 def _ranks_by_pairs(trained: Trained) -> bool:
     """Whether ranking costs a score of every pair of a row and an item."""
     return trained.task == "next-item" and not (isinstance(trained.model, FactorModel) or trained.model.counted)
 
 
-def _objective(
+def objective_of(
     trained: Trained, dataset: Dataset, settings: Objective, loss: Loss, validation: Validation, device: torch.device
 ) -> Minimised:
+    """What the training of a model minimises."""
     if trained.task == "ctr":
         pointwise = BlockwiseObjective if isinstance(trained.model, SequenceModel) else PointwiseObjective
         return pointwise(trained, dataset, loss, validation, device)
@@ -115,12 +122,13 @@ def _objective(
     return kind(trained, dataset, settings, loss, validation, device)
 
 
-def _write(draft: Draft, dataset: Dataset, trained: Trained, device: torch.device) -> None:
+def write(folder: Path, dataset: Dataset, trained: Trained, device: torch.device) -> None:
+    """Write the files of a `cf` artifact, its curve aside."""
     trained.model.eval()
     with torch.inference_mode():
         users = user_vectors(trained, dataset, device)
         items = trained.model.item_vectors().float().cpu().numpy()
-    saved.save(trained, users, items, draft.path)
+    saved.save(trained, users, items, folder)
 
 
 def user_vectors(trained: Trained, dataset: Dataset, device: torch.device) -> NDArray[np.float32]:

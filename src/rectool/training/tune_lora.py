@@ -2,66 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
-
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from transformers import PreTrainedModel
 
-from rectool import console, processes
 from rectool.artifacts import Draft
-from rectool.data.batches import shuffled_batches
-from rectool.data.dataset import Dataset
-from rectool.devices import autocast, free_memory
-from rectool.errors import RectoolError, disk_errors
-from rectool.evaluation.language import ranks_not
-from rectool.evaluation.rank import Exclude, Ranking
-from rectool.evaluation.score import Progress, Rows, refuse_not_finite
 from rectool.llm import recommender as recommenders
-from rectool.llm.body import can_pack
 from rectool.llm.recommender import Recommender
-from rectool.training import loop
 from rectool.training.adapting import adapt
 from rectool.training.answers import AnswerObjective
-from rectool.training.counting import prior
-from rectool.training.llm_way import Way, in_gigabytes
-from rectool.training.report import report
+from rectool.training.asking import Live, compute_twice, fit_and_write, is_packed, padding_of, tell
+from rectool.training.llm_way import Way
 from rectool.training.run import Run
-from rectool.training.token_parts import LINE_TOKENS, TokenParts, padding_share
+from rectool.training.token_parts import TokenParts
 from rectool.training.tuning import Tuning
 from rectool.training.validation import Validation
-
-PACKED_FROM = 0.25
-"""Share of padding from which packing pays: less costs less than the mask that keeps packed rows apart."""
-LOOKED_AT = 500
-"""Batches of the first epoch of which padding is measured."""
-PRIORS = {"item mean": False, "user + item mean": True}
-"""What needs no training, and whether users have a part in it."""
-LAST = "last"
-MEMORY_ADVICE = "choose --checkpointing on, --quantize 4bit or a smaller --llm, or shorten prompts with --max-tokens"
-
-
-@dataclass(frozen=True)
-class Live:
-    """A model that is being trained, as validation sees it."""
-
-    recommender: Recommender
-    name: str
-    task: Literal["ctr"] = "ctr"
-    probability: Literal["sigmoid"] = "sigmoid"
-    stochastic: bool = False
-
-    def score(self, dataset: Dataset, rows: Rows, progress: Progress | None = None) -> NDArray[np.float32]:
-        scores = self.recommender.score(dataset, rows, progress=progress)
-        refuse_not_finite(scores, rows, dataset)
-        return scores
-
-    def rank(
-        self, dataset: Dataset, rows: Rows, *, k: int, exclude: Exclude = "none", progress: Progress | None = None
-    ) -> Ranking:
-        raise ranks_not(self.name)
 
 
 def tune(draft: Draft, tuning: Tuning, run: Run) -> None:
@@ -71,58 +24,29 @@ def tune(draft: Draft, tuning: Tuning, run: Run) -> None:
         RectoolError: the model cannot be read, does not fit the device, or its loss is no longer finite.
         Stopped: with a checkpoint.
     """
-    run = replace(run, metric=tuning.metric, memory_advice=MEMORY_ADVICE)
-    name = tuning.backbone.folder.name if tuning.backbone.folder is not None else tuning.backbone.name
-    lengths = tuning.tokens.lengths
-    way = tuning.way(lengths)
-    padding = _padding(tuning, TokenParts(way.tokens), run.seed)
-    _tell(tuning, way, padding)
+    way = tuning.way(tuning.tokens.lengths)
+    padding = padding_of(tuning, TokenParts(way.tokens), run.seed)
+    what = "all of its weights" if tuning.lora.full else f"adapters of rank {tuning.lora.rank} in "
+    tell(tuning, what + ", ".join(tuning.anatomy.targets), way, padding)
     recommender = _with_weights(tuning, way, run.seed)
-    packed = _is_packed(tuning, recommender, padding)
+    packed = is_packed(tuning, recommender, padding)
     validation = Validation.of(tuning.dataset, "ctr", run.device, tuning.fit.validate_rows, run.seed)
-    scorer = Live(recommender, name)
     objective = AnswerObjective(
         recommender.model,
         recommender.head,
         tuning.tokens,
         tuning.labels,
         TokenParts(way.tokens, packed),
-        lambda: validation(scorer),
+        lambda: validation(Live(recommender, tuning.label)),
         run.device,
     )
-    fitted = loop.fit(objective, replace(tuning.fit, accumulate=1), run)  # the parts see to that
-    for weights, folder in ((fitted.last, draft.path / LAST), (fitted.best, draft.path)):
-        recommender.model.load_state_dict(weights, strict=False)
-        with disk_errors(draft.path, "choose another --out"):
-            folder.mkdir(exist_ok=True)
-        recommenders.save(recommender, folder, folder)
-    with autocast(run.device, tuning.dtype):
-        valid = validation(scorer)
-    priors = [
-        prior(tuning.dataset, "ctr", True, validation, tuning.metric, called=called, users=users)
-        for called, users in PRIORS.items()
-    ]
+    fitted = fit_and_write(draft, tuning, recommender, objective, validation, run)
     draft.metrics.update(
-        model=name,
-        task="ctr",
-        metric=tuning.metric,
-        valid=valid,
-        priors=priors,
-        parameters=tuning.anatomy.parameters,
-        trained_parameters=tuning.anatomy.trained,
-        rows=len(tuning.rows),
-        liked=int((tuning.labels == 1).sum()),
-        tokens=int(lengths.sum()),
-        longest=int(lengths.max()),
-        shortened=tuning.tokens.shortened,
         padding=round(padding, 4),
         packed=packed,
         checkpointing=way.checkpointing,
         batch_tokens=way.tokens // fitted.progress.parts,
-        answers=vars(recommender.head.answers),
     )
-    report(draft, run, fitted)
-    draft.metrics["tokens_per_second"] = round(fitted.targets_per_second * float(lengths.mean()), 1)
 
 
 def _with_weights(tuning: Tuning, way: Way, seed: int) -> Recommender:
@@ -135,55 +59,7 @@ def _with_weights(tuning: Tuning, way: Way, seed: int) -> Recommender:
     torch.manual_seed(seed)
     model = adapt(plain, tuning.lora, tuning.anatomy.targets)
     if way.checkpointing:
-        _compute_twice(plain)
+        compute_twice(plain)
     return recommenders.assemble(
         tuning.backbone, model, tuning.prompts, device=tuning.device, answer_loss=tuning.answering.answer_loss
-    )
-
-
-def _compute_twice(model: PreTrainedModel) -> None:
-    """Raises RectoolError for an architecture that cannot."""
-    if not model.supports_gradient_checkpointing:
-        raise RectoolError(f"{model.config.model_type} models know no checkpointing; set --checkpointing off")
-    named_today = getattr(model, "activation_checkpointing_enable", None)
-    (named_today or model.gradient_checkpointing_enable)({"use_reentrant": False})
-
-
-def _padding(tuning: Tuning, parts: TokenParts, seed: int) -> float:
-    """The share of padding in what one process computes of the first epoch."""
-    lengths, processes_in_all = tuning.tokens.lengths, processes.world_size()
-    batches = shuffled_batches(lengths, np.ones_like(lengths), tuning.fit.batch_size * processes_in_all, (seed, 0))
-    return padding_share(lengths, (batch[::processes_in_all] for batch in batches[:LOOKED_AT]), parts)
-
-
-def _is_packed(tuning: Tuning, recommender: Recommender, padding: float) -> bool:
-    """Raises RectoolError where packing is asked for and the model cannot tell packed rows apart."""
-    if tuning.fit.packing == "off" or (tuning.fit.packing == "auto" and padding < PACKED_FROM):
-        return False
-    if can_pack(recommender.model):
-        console.say(f"prompts are packed into lines of {LINE_TOKENS} tokens, without padding")
-        return True
-    if tuning.fit.packing == "on":
-        raise RectoolError(f"--packing on: {tuning.backbone.name} cannot tell packed prompts apart; leave it out")
-    return False
-
-
-def _tell(tuning: Tuning, way: Way, padding: float) -> None:
-    """What is trained, on what, and what it takes: before the wait."""
-    anatomy, lengths, prompts = tuning.anatomy, tuning.tokens.lengths, tuning.prompts
-    what = "all of its weights" if tuning.lora.full else f"adapters of rank {tuning.lora.rank} in "
-    console.say(
-        f"{anatomy.trained:,} of {anatomy.parameters:,} parameters are trained "
-        f"({anatomy.trained / anatomy.parameters:.2%}): {what}{', '.join(anatomy.targets)}"
-    )
-    console.say(f"{len(tuning.rows):,} train rows, {(tuning.labels == 1).mean():.1%} of them liked")
-    words, ids = prompts.answers.words, prompts.answers.ids
-    console.say(
-        f"prompt {prompts.template.name}: {lengths.sum():,} tokens, {lengths.max():,} in the longest; answers "
-        f"{words[0]!r} ({ids[0]}) and {words[1]!r} ({ids[1]}); {tuning.tokens.shortened:,} rows are shortened"
-    )
-    twice = ", activations computed twice" if way.checkpointing else ""
-    console.say(
-        f"{way.tokens:,} tokens at a time{twice}, {padding:.1%} of them padding; about {in_gigabytes(way.bytes)} of "
-        f"memory, of the {in_gigabytes(free_memory(tuning.device))} that are free on {tuning.device}"
     )

@@ -65,6 +65,11 @@ class Tuning:
         return cached_rows(self.prompts, self.dataset, self.rows)
 
     @property
+    def label(self) -> str:
+        """What reports call the model: its name on the hub, or that of its folder."""
+        return self.backbone.folder.name if self.backbone.folder is not None else self.backbone.name
+
+    @property
     def labels(self) -> NDArray[np.int8]:
         """(N,)"""
         return self.dataset.label[self.rows]
@@ -80,10 +85,14 @@ class Tuning:
         wanted = Wanted(self.fit.batch_tokens, self.fit.checkpointing, longest, step)
         return choose_way(self._setup(), wanted, free_memory(self.device))
 
+    def computed(self, tokens: TokenRows) -> NDArray[np.int64]:
+        """(N,) how many tokens of some prompts take memory in a step."""
+        return tokens.lengths
+
     def plan(self, reads: Sequence[str]) -> Plan:
         """What would be done, after checking that it can be; lengths are those of a sample of the prompts."""
         places = np.unique(np.linspace(0, len(self.rows) - 1, SAMPLED).astype(np.int64))
-        way = self.way(self.prompts.rows(self.dataset, self.rows[places]).lengths)
+        way = self.way(self.computed(self.prompts.rows(self.dataset, self.rows[places])))
         weights = 4 * self.anatomy.trained
         return Plan(reads, disk_bytes=2 * weights, scratch_bytes=(3 + 2) * weights, memory_bytes=way.bytes)
 

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# TALLRec (arXiv 2305.00447): LoRA on prompts of what a user likes and dislikes, from few samples and from all.
+# Run it with: bash examples/tallrec.sh     Variables and defaults: examples/common.sh
+source "$(dirname "$0")/common.sh"
+
+# 64 samples, as in its tables, and all train rows, as SeLLa-Rec and SASRecLLM compare with.
+FEW=(--samples 64 --batch-size 16 --epochs 50 --patience 10)
+made tallrec-64 tune-lora --llm "$LLM" $(asked tallrec) --rank 8 --alpha 16 --dropout 0.05 "${TUNE[@]}" "${FEW[@]}"
+made tallrec tune-lora --llm "$LLM" $(asked tallrec) --rank 8 --alpha 16 --dropout 0.05 "${TUNE[@]}"
+
+made item-mean train-cf --model bias --no-users --smoothing 5
+for name in item-mean tallrec-64 tallrec; do rated "$name"; done
+compared tallrec item-mean tallrec-64 tallrec

@@ -1,0 +1,123 @@
+"""What soft tokens are put into: a language model, its adapter, and the hybrid that is continued."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rectool.artifacts import Artifact, Input, open_artifact
+from rectool.errors import RectoolError
+from rectool.llm import adapter as adapters
+from rectool.llm import backbone as backbones
+from rectool.llm.backbone import Backbone
+from rectool.llm.origins import DOCUMENT, adapter_folder, backbone_of, refuse_other_backbone
+from rectool.training.lora_settings import Adapters, Lora
+from rectool.training.soft_settings import NEW, Part, Standing
+
+ADAPTER, BEFORE = "adapter", "init-from"
+"""Roles of parents."""
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What soft tokens are put into.
+
+    Attributes:
+        adapter: the folder of the adapter that the model has; None where it has none, or one that starts here.
+        adapter_role: of the parent that it is read from.
+        before: the hybrid that is continued.
+        said: the model.json of that hybrid, else of the adapter; empty for a model as it is.
+    """
+
+    backbone: Backbone
+    adapter: Path | None
+    adapter_role: str | None
+    before: Artifact | None
+    said: Mapping[str, Any]
+    parents: Sequence[Input]
+
+
+def find(standing: Standing, elsewhere: Mapping[str, Path] | None) -> Ground:
+    """The language model, adapter and hybrid that flags name.
+
+    Raises:
+        RectoolError: one is not there, is of another kind, or they are of different language models.
+    """
+    before = named = None
+    parents = []
+    if standing.init_from is not None:
+        before = open_artifact(standing.init_from, "llm", elsewhere=elsewhere)
+        if not document_of(before)["soft_tokens"]:
+            raise RectoolError(
+                f"--init-from {before.path} has no soft tokens; name it with --adapter, and vectors with --cf or "
+                "--aligned"
+            )
+        parents.append(Input(BEFORE, before.path, artifact=before))
+    if standing.adapter not in (None, NEW):
+        named = open_artifact(Path(str(standing.adapter)), "llm", elsewhere=elsewhere)
+        if not document_of(named)["adapter"]:
+            raise RectoolError(f"--adapter {named.path} has no adapter; name a whole model with --llm")
+        parents.append(Input(ADAPTER, named.path, artifact=named))
+    told = before or named
+    said = document_of(told) if told is not None else {}
+    if standing.llm is not None:
+        found = backbones.find(standing.llm, revision=standing.revision, elsewhere=elsewhere)
+        if standing.revision is not None and found.hub is None:
+            raise RectoolError(
+                f"--revision {standing.revision} is of a model of the hub, but {standing.llm} is a folder"
+            )
+    else:
+        assert told is not None  # Standing has seen to it
+        found = backbone_of(told, said["backbone"], None)
+    adapter = role = None
+    for owner, of in ((before, BEFORE), (named, ADAPTER)):
+        if owner is None:
+            continue
+        document = document_of(owner)
+        known = document["backbone"]
+        refuse_other_backbone(
+            owner, found, (known["architecture"], int(known["vocabulary"]), int(known["hidden_size"]))
+        )
+        if document["adapter"] and standing.adapter != NEW:
+            adapter, role = adapter_folder(owner, document["adapter"]), of
+    return Ground(found, adapter, role, before, said, [*found.inputs(), *parents])
+
+
+def document_of(artifact: Artifact) -> dict[str, Any]:
+    """What an `llm` artifact says of itself."""
+    said = json.loads(artifact.file(DOCUMENT).read_bytes())
+    if not isinstance(said, dict) or not {"backbone", "adapter", "soft_tokens", "prompt"} <= said.keys():
+        raise RectoolError(f"{artifact.file(DOCUMENT)} is not of rectool tune-lora or train-proj; make it again")
+    return said
+
+
+def adapters_of(standing: Standing, fresh: Adapters, adapter: Path | None, trained: Sequence[Part]) -> Lora:
+    """What adapters are like: those that start here, or those that are there."""
+    if standing.adapter == NEW:
+        if "lora" not in trained:
+            raise RectoolError(f"--adapter {NEW} makes adapters that nothing has trained: add lora to --train")
+        return Lora(**vars(fresh))
+    if "lora" in trained and adapter is None:
+        raise RectoolError(f"--train lora: there is no adapter; name one with --adapter, or --adapter {NEW}")
+    fresh.refuse_given(f"without --adapter {NEW}")
+    return _settings_of(adapter) if adapter is not None else Lora()
+
+
+def _settings_of(adapter: Path) -> Lora:
+    path = adapter / adapters.CONFIG
+    try:
+        said = json.loads(path.read_bytes())
+        names = said["target_modules"]
+        return Lora(
+            rank=int(said["r"]),
+            alpha=float(said["lora_alpha"]),
+            dropout=float(said["lora_dropout"]),
+            target_modules=names if isinstance(names, str) else ",".join(sorted(names)),
+        )
+    except (KeyError, TypeError, ValueError) as problem:
+        raise RectoolError(
+            f"{path} is not of LoRA ({problem!r}); tune the adapter again with: rectool tune-lora"
+        ) from None
