@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,3 +75,20 @@ def data(rectool: Callable[..., Any], shelf: Path) -> Path:
     if not out.exists():
         assert rectool("prep", "synthetic", "--users", 60, "--items", 60, "--quiet", "--out", out).code == 0
     return out
+
+
+@pytest.fixture
+def signals(monkeypatch: pytest.MonkeyPatch) -> dict[int, int]:
+    """Signals to come in the middle of steps, by step."""
+    from rectool.training.loop import _Loop
+
+    planned: dict[int, int] = {}
+    real = _Loop._backward
+
+    def backward(loop: _Loop, *arguments: Any) -> Any:
+        if loop.at.step + 1 in planned:
+            signal.raise_signal(planned[loop.at.step + 1])
+        return real(loop, *arguments)
+
+    monkeypatch.setattr(_Loop, "_backward", backward)
+    return planned

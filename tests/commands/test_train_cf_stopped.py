@@ -16,7 +16,6 @@ import pytest
 import torch
 
 from rectool.artifacts import folder, open_artifact, unfinished
-from rectool.training.loop import _Loop
 
 Command = Callable[..., Any]
 OFTEN = ("--checkpoint-minutes", 0.0001)
@@ -75,21 +74,6 @@ def killed(out: Path, *arguments: object) -> None:
         finally:
             process.kill()
     assert process.returncode == -signal.SIGKILL
-
-
-@pytest.fixture
-def signals(monkeypatch: pytest.MonkeyPatch) -> dict[int, int]:
-    """Signals to come in the middle of steps, by step."""
-    planned: dict[int, int] = {}
-    real = _Loop._backward
-
-    def backward(loop: _Loop, *arguments: Any) -> Any:
-        if loop.at.step + 1 in planned:
-            signal.raise_signal(planned[loop.at.step + 1])
-        return real(loop, *arguments)
-
-    monkeypatch.setattr(_Loop, "_backward", backward)
-    return planned
 
 
 def test_a_run_ends_the_same_whatever_came_in_between(

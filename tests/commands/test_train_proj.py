@@ -270,6 +270,41 @@ def test_any_hybrid_goes_on(data: Path, project: Command, tmp_path: Path) -> Non
     assert not np.allclose(scores(fourth, dataset), scores(third, dataset))
 
 
+def test_the_alignment_gives_what_a_hybrid_lacks(
+    data: Path, project: Command, parents: dict[str, Path], tmp_path: Path
+) -> None:
+    """Warm first, then users and items: what the first stage trained stays, the rest is the alignment's."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    flags = ("--tokens", "warm", "--train", "projector,semantic")
+    assert project("--adapter", "@lora", "--aligned", "@aligned", *flags, out=first).code == 0
+    done = project(
+        "--init-from", first, "--aligned", "@aligned", "--tokens", "user,item,warm", "--epochs", 0, out=second
+    )
+    assert done.code == 0, done.stderr
+    trained, made = (parts_of(open_artifact(folder), "x") for folder in (first, second))
+    aligned = parts_of(open_artifact(parents["aligned"]), "x")
+    semantic = [parts.semantic.numpy() for parts in (trained, made, aligned) if parts.semantic is not None]
+    np.testing.assert_array_equal(semantic[1], semantic[0])
+    assert not np.array_equal(semantic[1], semantic[2])
+    projectors = [parts.projector.up.weight for parts in (made, aligned) if parts.projector is not None]
+    assert torch.equal(*projectors)
+    done = project("--init-from", second, "--aligned", "@aligned", out=tmp_path / "third")
+    assert done.code == 2
+    assert "--aligned gives what --init-from lacks, but" in done.error
+
+
+def test_no_epochs_only_put_the_parts_together(data: Path, rectool: Command, project: Command, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = project("--adapter", "@lora", "--aligned", "@aligned", "--epochs", 0)
+    assert done.code == 0, done.stderr
+    manifest = open_artifact(out, verify=True).manifest
+    assert manifest.metrics["steps"] == 0
+    assert manifest.metrics["valid"]["auc"] > 0
+    assert "curve.parquet" not in manifest.files
+    assert np.isfinite(scores(out, Dataset(open_artifact(data)))).all()
+    assert rectool("eval", data, out, "--out", tmp_path / "result").code == 0
+
+
 def test_a_new_projector_in_a_hybrid_that_goes_on(project: Command, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     assert project("--adapter", "@lora", "--aligned", "@aligned", out=first).code == 0

@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file
 
 from rectool.artifacts import folder, open_artifact, unfinished
-from rectool.training.loop import _Loop
 
 Command = Callable[..., Any]
 
@@ -41,21 +40,6 @@ def line(data: Path, shelf: Path, rectool: Command, tiny_llm: Callable[..., Path
         return ["train-proj", data, *model, *fit, *rates, "--history", 3, "--seed", 3, "--out", out, *more]
 
     return make
-
-
-@pytest.fixture
-def signals(monkeypatch: pytest.MonkeyPatch) -> dict[int, int]:
-    """Signals to come in the middle of steps, by step."""
-    planned: dict[int, int] = {}
-    real = _Loop._backward
-
-    def backward(loop: _Loop, *arguments: Any) -> Any:
-        if loop.at.step + 1 in planned:
-            signal.raise_signal(planned[loop.at.step + 1])
-        return real(loop, *arguments)
-
-    monkeypatch.setattr(_Loop, "_backward", backward)
-    return planned
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ import torch
 from safetensors.torch import load_file
 
 from rectool.artifacts import folder, open_artifact, unfinished
-from rectool.training.loop import _Loop
 
 Command = Callable[..., Any]
 
@@ -39,21 +38,6 @@ def line(rectool: Command, tiny_llm: Callable[..., Path], tmp_path: Path) -> Cal
         return ["tune-lora", data, *model, *fit, "--learning-rate", 0.003, "--seed", 3, "--out", out, *more]
 
     return make
-
-
-@pytest.fixture
-def signals(monkeypatch: pytest.MonkeyPatch) -> dict[int, int]:
-    """Signals to come in the middle of steps, by step."""
-    planned: dict[int, int] = {}
-    real = _Loop._backward
-
-    def backward(loop: _Loop, *arguments: Any) -> Any:
-        if loop.at.step + 1 in planned:
-            signal.raise_signal(planned[loop.at.step + 1])
-        return real(loop, *arguments)
-
-    monkeypatch.setattr(_Loop, "_backward", backward)
-    return planned
 
 
 def checkpoints(out: Path) -> list[tuple[int, Path]]:

@@ -30,7 +30,7 @@ from rectool.llm import soft_saved
 from rectool.llm.backbone import Backbone
 from rectool.llm.files import Quantize
 from rectool.llm.pieces import pieces
-from rectool.llm.recommender import DEFAULT_PROMPT, Recommender
+from rectool.llm.recommender import Recommender, usual_prompt
 from rectool.prompts.prompts import Prompts
 from rectool.prompts.settings import Prompting
 
@@ -139,7 +139,7 @@ def as_it_is(
     """
     device = device_named(computing.device)
     dtype = precision_named(language.precision, device)
-    prompts = Prompts.chosen(prompting, backbone.tokenizer(), default=DEFAULT_PROMPT, context=backbone.context)
+    prompts = Prompts.chosen(prompting, backbone.tokenizer(), default=usual_prompt(backbone), context=backbone.context)
     if untuned.shots:
         prompts = prompts.with_shots(dataset, untuned.shots, seed)
 

@@ -38,8 +38,8 @@ from rectool.prompts.tokens import SOFT_IDS, TokenRows
 
 VERSION = 1
 """Of model.json."""
-DEFAULT_PROMPT = "collm-text"
-"""The template of yes/no questions, unless another one is asked for."""
+DEFAULT_PROMPT, SMALL_PROMPT = "collm-text", "plain"
+"""The templates of yes/no questions, unless another one is asked for; see `usual_prompt`."""
 ITSELF = "."
 """Stands in model.json for a backbone that the folder itself holds."""
 
@@ -165,6 +165,12 @@ def assemble(
     return Recommender(name or backbone.name, backbone, model, prompts, head, device, soft, adapter)
 
 
+def usual_prompt(backbone: Backbone, usual: str = DEFAULT_PROMPT) -> str:
+    """The template to ask a model with: a small one of `rectool prep backbone` knows no other words than its own."""
+    is_small = backbone.artifact is not None and backbone.artifact.manifest.kind == "backbone"
+    return SMALL_PROMPT if is_small else usual
+
+
 def refuse_unfit(prompts: Prompts, backbone: Backbone) -> None:
     """Find out before weights are read whether a language model can be asked with prompts.
 
@@ -195,7 +201,7 @@ def untuned(
     Raises:
         RectoolError: it cannot be loaded, or the prompt is not fit for it.
     """
-    prompts = Prompts.chosen(prompting, backbone.tokenizer(), default=DEFAULT_PROMPT, context=backbone.context)
+    prompts = Prompts.chosen(prompting, backbone.tokenizer(), default=usual_prompt(backbone), context=backbone.context)
     refuse_unfit(prompts, backbone)
     model = backbone.model(device=device, dtype=dtype, quantize=quantize)
     return assemble(backbone, model, prompts, device=device, answer_loss=answer_loss)

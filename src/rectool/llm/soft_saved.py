@@ -6,7 +6,7 @@ Shapes: I items   H hidden size of the language model   D, H' widths of collabor
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -61,6 +61,13 @@ class Parts:
     unknown: Mapping[str, Tensor] = field(default_factory=dict)
     known_items: NDArray[np.bool_] | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
+
+    def lacks(self, kinds: Collection[str]) -> bool:
+        """Whether something that tokens of these kinds are made of is not here; a warm layer may start anywhere."""
+        projected = any(kind in PROJECTED for kind in kinds)
+        return (projected and (self.collaborative is None or self.projector is None)) or (
+            "warm" in kinds and self.semantic is None
+        )
 
     def over(self, other: Parts) -> Parts:
         """What is here, and of another what is not; vectors of the unknown are of the collaborative model's width."""

@@ -29,5 +29,6 @@ def report(draft: Draft, run: Run, fitted: Fitted | None) -> None:
         skipped_steps=at.skipped,
         targets_per_second=round(fitted.targets_per_second, 1),
     )
-    columns = [list(column) for column in zip(*at.curve, strict=True)]
-    pq.write_table(pa.table(columns, schema=CURVE), draft.path / "curve.parquet")
+    if at.curve:
+        columns = [list(column) for column in zip(*at.curve, strict=True)]
+        pq.write_table(pa.table(columns, schema=CURVE), draft.path / "curve.parquet")

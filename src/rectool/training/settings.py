@@ -138,6 +138,7 @@ class Fit:
     """How long and how fast the loop trains."""
 
     panel: ClassVar[str] = "Training"
+    fewest_epochs: ClassVar[int] = 1
 
     epochs: int = setting(100, metavar="N", help="Passes over the training targets, at most.")
     steps: int | None = setting(None, metavar="N", help="Optimizer steps, instead of epochs.")
@@ -162,8 +163,9 @@ class Fit:
     device: str = setting("auto", metavar="NAME", recorded=False, help="auto, cpu, cuda or cuda:1.")
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "steps", "batch_size", "accumulate", "validate_steps", "validate_rows"):
+        for name in ("steps", "batch_size", "accumulate", "validate_steps", "validate_rows"):
             at_least(self, name, 1)
+        at_least(self, "epochs", self.fewest_epochs)
         for name in ("learning_rate", "weight_decay", "clip", "patience"):
             at_least(self, name, 0)
         if not 0 <= self.warmup <= 1:

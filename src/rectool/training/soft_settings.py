@@ -74,7 +74,10 @@ class Sources:
     panel: ClassVar[str] = "Soft tokens"
 
     aligned: Path | None = setting(
-        None, metavar="DIR", recorded=False, help="What rectool align made: all three of cf, semantic and projector."
+        None,
+        metavar="DIR",
+        recorded=False,
+        help="What rectool align made: cf, semantic and projector; beside --init-from those that it lacks.",
     )
     cf: Path | None = setting(
         None, metavar="DIR", recorded=False, help="A collaborative model, for user, item and history."
@@ -239,7 +242,9 @@ class Freezing:
 
 @dataclass(frozen=True, kw_only=True)
 class FitSoft(FitLanguage):
-    """How long and how fast soft tokens are trained, and in what way it is computed."""
+    """How long and how fast soft tokens are trained, and in what way; 0 epochs only put them together."""
+
+    fewest_epochs: ClassVar[int] = 0
 
     learning_rate: float = setting(1e-3, metavar="RATE", help="Its highest value.")
     cf_learning_rate: float | None = setting(

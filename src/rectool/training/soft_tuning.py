@@ -17,7 +17,7 @@ from rectool.data.dataset import Dataset
 from rectool.devices import device_named, precision_named
 from rectool.errors import RectoolError
 from rectool.llm.backbone import Backbone
-from rectool.llm.recommender import refuse_unfit
+from rectool.llm.recommender import refuse_unfit, usual_prompt
 from rectool.llm.soft import SoftTokens, refuse_other
 from rectool.llm.soft_prefix import prefix_lengths
 from rectool.llm.soft_saved import Parts, build, parts_of
@@ -212,7 +212,7 @@ def _refuse_unmeant(
 def _prompts(
     prompting: InheritedPrompting, found: Backbone, kinds: Mapping[str, int], record: Mapping[str, Any] | None
 ) -> Prompts:
-    usual: str | template.Template = WITH_HISTORY if "history" in kinds else DEFAULT_PROMPT
+    usual: str | template.Template = WITH_HISTORY if "history" in kinds else usual_prompt(found, DEFAULT_PROMPT)
     if record:
         before = template.parse(record["template"]["text"], record["template"]["name"])
         if set(kinds) <= set(before.soft):
@@ -250,7 +250,16 @@ def _soft(
         parts, unknown = parts_of(ground.before, BEFORE), unknown or before["unknown"]
     for parent in parents:
         assert parent.artifact is not None
-        parts = parts_of(parent.artifact, parent.role).over(parts)
+        named = parts_of(parent.artifact, parent.role)
+        if ground.before is None or parent.role != "aligned":
+            parts = named.over(parts)
+            continue
+        if not parts.lacks(kinds):
+            raise RectoolError(
+                f"--aligned gives what --init-from lacks, but {ground.before.path} has all that --tokens "
+                f"{','.join(kinds)} needs; leave it out, or exchange parts with --cf and --semantic"
+            )
+        parts = parts.over(named)
     if sources.fresh_ids is not None:
         parts = Parts(collaborative=_fresh(dataset, sources.fresh_ids, seed)).over(parts)
     if settings.projector_start == "random":

@@ -19,7 +19,7 @@ from rectool.devices import device_named, free_memory, precision_named
 from rectool.errors import RectoolError
 from rectool.llm import backbone
 from rectool.llm.backbone import Backbone
-from rectool.llm.recommender import DEFAULT_PROMPT, refuse_unfit
+from rectool.llm.recommender import refuse_unfit, usual_prompt
 from rectool.prompts import template
 from rectool.prompts.cached import cached_rows
 from rectool.prompts.prompts import Prompts
@@ -130,7 +130,7 @@ def prepare(
     found = backbone.find(language.llm, revision=language.revision, elsewhere=elsewhere)
     if language.revision is not None and found.hub is None:
         raise RectoolError(f"--revision {language.revision} is of a model of the hub, but {language.llm} is a folder")
-    prompts = Prompts.chosen(prompting, found.tokenizer(), default=DEFAULT_PROMPT, context=found.context)
+    prompts = Prompts.chosen(prompting, found.tokenizer(), default=usual_prompt(found), context=found.context)
     refuse_unfit(prompts, found)
     return Tuning(
         dataset=dataset,
