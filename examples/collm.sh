@@ -8,11 +8,12 @@ made mf-collm train-cf --model mf --no-biases --embedding-size 256 --weight-deca
   --epochs 300 --validate-epochs 5
 
 # Step 1 of its tuning: LoRA on the prompt without its two places.
-made lora tune-lora --llm "$LLM" $(asked collm-text) --rank 8 --alpha 16 --dropout 0.05 "${TUNE[@]}"
+made lora tune-lora --llm "$LLM" --prompt "$(worded collm-text)" --noun "$NOUN" \
+  --rank 8 --alpha 16 --dropout 0.05 "${TUNE[@]}"
 
 # Step 2: only the mapping is trained, an MLP ten times as wide as what comes in.
 made collm train-proj --adapter "$OUT/models/lora" --cf "$OUT/models/mf-collm" --tokens user,item --expansion 10 \
-  --activation relu --train projector $(asked collm) "${JOIN[@]}"
+  --activation relu --train projector --prompt "$(worded collm)" --noun "$NOUN" "${JOIN[@]}"
 
 made item-mean train-cf --model bias --no-users --smoothing 5
 for name in item-mean mf-collm lora collm; do rated "$name"; done

@@ -36,9 +36,9 @@ made() {
   rectool "$command" "$DATA" --out "$OUT/models/$name" --seed "$SEED" --update --quiet "$@"
 }
 
-# asked NAME: the flags of a prompt; the small model is always asked in the words that it knows.
-asked() {
-  echo --prompt "${PROMPT:-$1}" --noun "$NOUN"
+# worded NAME: the prompt of that name; the small model is always asked in the words that it knows.
+worded() {
+  echo "${PROMPT:-$1}"
 }
 
 # rated NAME [MODEL FLAGS...]: evaluate a model on the test rows.

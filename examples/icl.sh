@@ -5,6 +5,8 @@ source "$(dirname "$0")/common.sh"
 
 made item-mean train-cf --model bias --no-users --smoothing 5
 rated item-mean
-rated icl --llm "$LLM" $(asked collm-text)
-for shots in 2 4; do rated "icl-$shots" --llm "$LLM" $(asked collm-text) --shots "$shots"; done
+rated icl --llm "$LLM" --prompt "$(worded collm-text)" --noun "$NOUN"
+for shots in 2 4; do
+  rated "icl-$shots" --llm "$LLM" --prompt "$(worded collm-text)" --noun "$NOUN" --shots "$shots"
+done
 compared icl item-mean icl icl-2 icl-4

@@ -4,9 +4,10 @@
 source "$(dirname "$0")/common.sh"
 
 # SeLLa-Rec compares with it on top of the tuned model: fresh embeddings, and the mapping, are all that is trained.
-made lora tune-lora --llm "$LLM" $(asked collm-text) --rank 8 --alpha 16 --dropout 0.05 "${TUNE[@]}"
+made lora tune-lora --llm "$LLM" --prompt "$(worded collm-text)" --noun "$NOUN" \
+  --rank 8 --alpha 16 --dropout 0.05 "${TUNE[@]}"
 made personprompt train-proj --adapter "$OUT/models/lora" --fresh-ids 64 --tokens user,item --train projector,cf \
-  $(asked personprompt) "${JOIN[@]}"
+  --prompt "$(worded personprompt)" --noun "$NOUN" "${JOIN[@]}"
 
 made item-mean train-cf --model bias --no-users --smoothing 5
 for name in item-mean lora personprompt; do rated "$name"; done

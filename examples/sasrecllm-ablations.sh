@@ -7,7 +7,8 @@ source "$(dirname "$0")/sasrecllm.sh"
 joined() {
   local name=$1
   shift
-  made "$name" train-proj --tokens user,item --expansion 10 --activation relu $(asked sasrecllm) "${JOIN[@]}" "$@"
+  made "$name" train-proj --tokens user,item --expansion 10 --activation relu \
+    --prompt "$(worded sasrecllm)" --noun "$NOUN" "${JOIN[@]}" "$@"
   rated "$name"
 }
 PARTS=(--adapter "$OUT/models/lora" --cf "$OUT/models/sasrec")

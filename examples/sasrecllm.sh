@@ -14,15 +14,16 @@ made sasrec train-cf --model sasrec --init-items "$OUT/models/sasrec-next" --emb
 
 # Stage 1b, section 3.2.1: LoRA alone on prompts without the two places, TALLRec's r 8, alpha 16, dropout 0.05 on queries
 # and values; early stopping on validation.
-made lora tune-lora --llm "$LLM" $(asked collm-text) --rank 8 --alpha 16 --dropout 0.05 "${TUNE[@]}"
+made lora tune-lora --llm "$LLM" --prompt "$(worded collm-text)" --noun "$NOUN" \
+  --rank 8 --alpha 16 --dropout 0.05 "${TUNE[@]}"
 
 # Stage 2, sections 3.1.2 and 3.2.2: LoRA frozen; the mapping layer (equation 8: ReLU, one network for users and items)
 # and SASRec are trained together.
 made sasrecllm train-proj --adapter "$OUT/models/lora" --cf "$OUT/models/sasrec" --tokens user,item \
-  --tokens-per-id 1 --expansion 10 --activation relu --train projector,cf $(asked sasrecllm) "${JOIN[@]}"
+  --expansion 10 --activation relu --train projector,cf --prompt "$(worded sasrecllm)" --noun "$NOUN" "${JOIN[@]}"
 
 # The table: its own parts, and the language model as it is (ICL).
 made item-mean train-cf --model bias --no-users --smoothing 5
 for name in item-mean sasrec lora sasrecllm; do rated "$name"; done
-rated icl --llm "$LLM" $(asked collm-text)
+rated icl --llm "$LLM" --prompt "$(worded collm-text)" --noun "$NOUN"
 compared sasrecllm item-mean icl sasrec lora sasrecllm

@@ -8,7 +8,7 @@ source "$(dirname "$0")/sella-rec.sh"
 joined() {
   local name=$1
   shift
-  made "$name" train-proj --adapter "$OUT/models/lora" $(asked sella-rec) "${JOIN[@]}" "$@"
+  made "$name" train-proj --adapter "$OUT/models/lora" --prompt "$(worded sella-rec)" --noun "$NOUN" "${JOIN[@]}" "$@"
   rated "$name"
 }
 ALL=(--tokens user,item,warm --train projector,cf,semantic)
@@ -29,7 +29,8 @@ joined user-item-then-all --init-from "$OUT/models/user-item-first" "${ALIGNED[@
 # Step 0: what stage 3 starts from, with the projector of the alignment, with the aligned embeddings alone, with neither.
 joined step-0 "${ALIGNED[@]}" "${ALL[@]}" --epochs 0
 joined step-0-random-projector "${ALIGNED[@]}" --projector-start random --activation gelu "${ALL[@]}" --epochs 0
-joined step-0-without-alignment --cf "$OUT/models/mf" --semantic "$OUT/models/semantic" --activation gelu "${ALL[@]}" --epochs 0
+joined step-0-without-alignment --cf "$OUT/models/mf" --semantic "$OUT/models/semantic" --activation gelu "${ALL[@]}" \
+  --epochs 0
 
 compared sella-ablations sella-rec without-alignment random-projector without-warm without-user-item warm-then-all \
   user-item-then-all lora

@@ -5,7 +5,8 @@
 source "$(dirname "$0")/common.sh"
 
 # Stage 1, section 4.1: LoRA on prompts of text alone, the softmax of Yes and No (equations 2 to 5).
-made lora tune-lora --llm "$LLM" $(asked collm-text) --rank 8 --alpha 16 --dropout 0.05 "${TUNE[@]}"
+made lora tune-lora --llm "$LLM" --prompt "$(worded collm-text)" --noun "$NOUN" \
+  --rank 8 --alpha 16 --dropout 0.05 "${TUNE[@]}"
 
 # Section 4.2: each item's description through the tuned model; the last hidden state is its semantic embedding.
 made semantic distill --llm "$LLM" --adapter "$OUT/models/lora"
@@ -18,7 +19,7 @@ made aligned align --semantic "$OUT/models/semantic" --model mf --embedding-size
 # Stage 3, section 4.3, equation 11: user and item tokens by the projector of stage 2, the warm token by a linear layer;
 # both and all embeddings are trained, the language model and its LoRA are not.
 made sella-rec train-proj --adapter "$OUT/models/lora" --aligned "$OUT/models/aligned" --tokens user,item,warm \
-  --train projector,cf,semantic $(asked sella-rec) "${JOIN[@]}"
+  --train projector,cf,semantic --prompt "$(worded sella-rec)" --noun "$NOUN" "${JOIN[@]}"
 
 # The table: its own parts.
 made item-mean train-cf --model bias --no-users --smoothing 5

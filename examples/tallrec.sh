@@ -5,8 +5,9 @@ source "$(dirname "$0")/common.sh"
 
 # 64 samples, as in its tables, and all train rows, as SeLLa-Rec and SASRecLLM compare with.
 FEW=(--samples 64 --batch-size 16 --epochs 50 --patience 10)
-made tallrec-64 tune-lora --llm "$LLM" $(asked tallrec) --rank 8 --alpha 16 --dropout 0.05 "${TUNE[@]}" "${FEW[@]}"
-made tallrec tune-lora --llm "$LLM" $(asked tallrec) --rank 8 --alpha 16 --dropout 0.05 "${TUNE[@]}"
+LORA=(--llm "$LLM" --prompt "$(worded tallrec)" --noun "$NOUN" --rank 8 --alpha 16 --dropout 0.05)
+made tallrec-64 tune-lora "${LORA[@]}" "${TUNE[@]}" "${FEW[@]}"
+made tallrec tune-lora "${LORA[@]}" "${TUNE[@]}"
 
 made item-mean train-cf --model bias --no-users --smoothing 5
 for name in item-mean tallrec-64 tallrec; do rated "$name"; done

@@ -362,10 +362,7 @@ def test_the_same_seed_gives_the_same_bytes(tune: Command, tmp_path: Path) -> No
         (["--target-modules", "lm_head"], "--target-modules lm_head: LlamaForCausalLM has the linear layers "),
         (["--samples", 100_000], "--samples 100000: "),
         (["--prompt", "hatllm"], "prompt hatllm is of task next-item, but ctr is needed"),
-        (
-            ["--prompt", "collm"],
-            "prompt collm has places for embeddings (",
-        ),
+        (["--prompt", "e4srec-ctr"], "prompt e4srec-ctr has a place for {item} in its entries that nothing fills"),
         (["--prompt", "nothing"], "nothing"),
         (["--max-tokens", 100_000], "--max-tokens 100000 is more than the 512 tokens"),
         (["--max-tokens", 20], "the prompt of row 0 has "),
