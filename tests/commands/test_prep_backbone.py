@@ -42,6 +42,8 @@ def test_it_makes_an_ordinary_folder_that_other_commands_take(
     tuned = rectool("tune-lora", data, "--llm", out, "--epochs", 1, "--samples", 32, "--out", tmp_path / "lora")
     assert tuned.code == 0, tuned.stderr
     assert json.loads((tmp_path / "lora/rectool.json").read_text())["parents"][1]["kind"] == "backbone"
+    asked = json.loads((tmp_path / "lora/model.json").read_text())["prompt"]["template"]["name"]
+    assert asked == json.loads((result / "metrics.json").read_text())["language_model"]["prompt"] == "plain"
 
 
 def test_the_same_seed_makes_the_same_bytes_and_update_keeps_them(
