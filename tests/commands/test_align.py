@@ -106,6 +106,9 @@ def test_each_part_is_valid_alone(align: Command, rectool: Command, data: Path, 
     assert points == {("train", "loss"), *(("valid", name) for name in expected)}
 
     assert rectool("eval", data, out / "cf", "--split", "valid", "--out", tmp_path / "result").code == 0
+    refused = rectool("eval", data, out, "--out", tmp_path / "other")
+    assert refused.code == 2
+    assert f"{out} holds three artifacts; name its collaborative model, {out / 'cf'}" in refused.error
     metrics = json.loads((tmp_path / "result/metrics.json").read_text())["metrics"]
     auc = next(each["value"] for each in metrics if each["metric"] == "auc" and each["group"] == "all")
     assert auc == pytest.approx(made.manifest.metrics["valid"]["auc"])

@@ -514,7 +514,7 @@ def test_kinds_are_checked(rectool: Any, data: Path, model: Path, tmp_path: Path
     refused = rectool("eval", data, data, "--out", out).error
     assert "is a dataset artifact, but a model is needed (cf, llm, backbone); make one with: rectool" in refused
     nowhere = rectool("eval", data, tmp_path / "nowhere", "--out", out)
-    assert "nowhere does not exist; make a model with: rectool train-cf or rectool tune-lora, or " in nowhere.error
+    assert "nowhere does not exist; make a model with: rectool train-cf, tune-lora or train-proj, or " in nowhere.error
     file = rectool("eval", data, model / "config.json", "--out", out)
     assert "config.json is a file, but a model is a folder; make" in file.error
     empty = rectool("eval", data, tmp_path, "--out", out)

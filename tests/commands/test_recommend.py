@@ -328,7 +328,7 @@ def test_a_stopped_run_goes_on(
         (("MODEL", "--users", "WRONG"), "WRONG, line 3: DATA has no user 'u1x'; it has 'u1'"),
         (("MODEL", "--likes", "nothing"), "--likes 'nothing': DATA has no item 'nothing'"),
         (("RESULT",), "RESULT is a recommendations artifact, but a model is needed"),
-        ((), "name a model: a folder made by rectool train-cf or rectool tune-lora"),
+        ((), "name a model: a folder made by rectool train-cf, tune-lora or train-proj"),
     ],
 )
 def test_bad_input_is_one_line(

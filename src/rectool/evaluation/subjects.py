@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rectool.llm.backbone import Backbone
 
 KINDS = ("cf", "llm", "backbone")
-MADE_BY = "rectool train-cf or rectool tune-lora"
+MADE_BY = "rectool train-cf, tune-lora or train-proj"
 SOFT_TOKENS = "unknown.safetensors"
 """The file that all `llm` artifacts with soft tokens have."""
 
@@ -162,6 +162,8 @@ def find(
             return Collaborative(artifact)
         if kind == "llm":
             return _tuned(open_artifact(model, kind, elsewhere=elsewhere), measuring, language, prompting, untuned)
+        if kind == "aligned":
+            raise RectoolError(f"{model} holds three artifacts; name its collaborative model, {model / 'cf'}")
         if kind != "backbone":
             raise RectoolError(
                 f"{model} is a {kind} artifact, but a model is needed ({', '.join(KINDS)}); make one with: {MADE_BY}"
