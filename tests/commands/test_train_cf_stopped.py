@@ -8,12 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from rectool.artifacts import folder, open_artifact, unfinished
 
@@ -23,13 +22,7 @@ PATIENCE = 60.0
 STEPS = 300
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Here and in processes of our own: the same bits everywhere, and no waiting for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

@@ -65,8 +65,9 @@ def test_answers_about_words_are_true_and_of_both_kinds(dataset: Dataset, made: 
 
 
 def test_titles_that_are_like_a_list_share_words_with_more_of_it(dataset: Dataset) -> None:
-    titles_with = Counter(word for title in Catalogue(dataset).titles.to_pylist() for word in set(title.split()))
-    common = {word for word, titles in titles_with.items() if titles > corpus.COMMON * dataset.items}
+    titles, known = Catalogue(dataset).titles.to_pylist(), corpus.known_items(dataset)
+    titles_with = Counter(word for item in known for word in set(titles[item].split()))
+    common = {word for word, count in titles_with.items() if count > corpus.COMMON * len(known)}
     shared: dict[str, list[int]] = {"Yes": [], "No": []}
     for text in corpus.title_exercises(dataset, corpus.known_histories(dataset), 60, seed=1):
         listed, _, questions = asked(text, "?")

@@ -30,7 +30,7 @@ WORDS_ASKED, TITLE_WORDS_ASKED, TITLES_ASKED = 15, 5, 6
 CANDIDATES = 8
 """Titles of which the one that is most or least like a list is asked for."""
 COMMON = 0.25
-"""Of all titles: a word in more of them says nothing."""
+"""Of the titles that training knows: a word in more of them says nothing."""
 
 
 def item_texts(dataset: Dataset) -> list[str]:
@@ -136,8 +136,8 @@ class _Shelf:
         self.titles = taken(Catalogue(dataset).titles, np.arange(dataset.items))
         self.words = [title.split() or [title] for title in self.titles]
         self.known = known_items(dataset)
-        titles_with = Counter(word for words in self.words for word in set(words))
-        common = {word for word, titles in titles_with.items() if titles > COMMON * len(self.titles)}
+        titles_with = Counter(word for item in self.known for word in set(self.words[item]))
+        common = {word for word, titles in titles_with.items() if titles > COMMON * len(self.known)}
         self.telling = [frozenset(words) - common for words in self.words]
 
     def listed(self, part: NDArray[np.int32]) -> str:
