@@ -42,6 +42,15 @@ def test_parents_are_found_wherever_all_were_moved_to(workshop: Any, tmp_path: P
     assert moved.parent("dataset").manifest.counts["items"] == 3
 
 
+def test_a_colon_in_a_relative_path_makes_no_uri_of_it(
+    rectool: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rectool("prep", "synthetic", "--users", 40, "--items", 60, "--out", "in:1/or:2", "--quiet")
+    rectool("train-cf", "in:1/or:2", "--model", "bias", "--out", "cr:1", "--quiet")
+    assert open_artifact(Path("cr:1"), "cf", verify=True).parent("dataset").file("items.parquet").is_file()
+
+
 def test_a_link_to_an_artifact_finds_its_parents(workshop: Any, tmp_path: Path) -> None:
     workshop.child("runs/sem", "semantic", workshop.dataset("data"))
     (tmp_path / "deep/er").mkdir(parents=True)

@@ -116,6 +116,7 @@ def open_artifact(
     Raises:
         RectoolError: one line that names the file and what to do.
     """
+    path = folder.no_uri(path)
     while True:
         folder.settle(path, is_whole)
         before = folder.identity(path)

@@ -27,6 +27,11 @@ PATIENCE_SECONDS = 0.5
 """How long a writer waits for the lock: a reader that settles a swap holds it for a moment, a writer for longer."""
 
 
+def no_uri(path: Path) -> Path:
+    """The same place, as an absolute path where Arrow would take a relative one for a URI: `in:8/items.parquet`."""
+    return path.absolute() if ":" in next(iter(path.parts), "") else path
+
+
 def partial_of(folder: Path) -> Path:
     return folder.parent / f".{folder.name}.partial"
 
