@@ -170,3 +170,33 @@ def soft_parts(dataset: Dataset) -> Callable[..., Parts]:
         return Parts(collaborative=Trained(name, model, "ctr", history, "sigmoid"), semantic=semantic)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def spanned() -> Callable[..., TokenRows]:
+    """Rows of a common beginning, some titles of 1 to 5 tokens with separators, and an end: `spanned([4, 0, 7])`.
+
+    Titles are those of 12 items, so that rows share them; `soft`: each third is a reference (see `with_references`).
+    """
+
+    def make(counts: Sequence[int], *, beginning: int = 6, soft: bool = False, seed: int = 0) -> TokenRows:
+        chance = np.random.default_rng(seed)
+        titles = [chance.integers(3, 800, length).tolist() for length in chance.integers(1, 6, 12)]
+        if soft:
+            titles[::3] = [[-1 - place % 5, *title] for place, title in enumerate(titles[::3])]
+        common = chance.integers(3, 800, beginning).tolist()
+        rows: list[list[int]] = []
+        spans: list[tuple[int, int, int]] = []
+        for count in counts:
+            row = list(common)
+            for item in chance.integers(0, len(titles), count).tolist():
+                row += [801, 802][: int(chance.integers(1, 3))]
+                spans.append((len(row), len(row) + len(titles[item]), item))
+                row += titles[item]
+            rows.append([*row, *chance.integers(3, 800, 3).tolist()])
+        ids = np.array([token for row in rows for token in row], np.int32)
+        lengths = np.array([len(row) for row in rows], np.int64)
+        places = np.array(spans, np.int32).reshape(-1, 3)
+        return TokenRows(ids, bounds(lengths), places, bounds(np.array(counts, np.int64)))
+
+    return make

@@ -8,7 +8,7 @@ Shapes: B rows   L tokens of the longest   H hidden size   S tokens of a packed 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +31,10 @@ _POSITIONS_AFTER_PADDING = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembe
 Soft = Tensor | Callable[[NDArray[np.int64]], Tensor]
 """The vectors (K, H) that references stand for, or what makes those (K', H) of some references (K',), from 0, each
 once. Ids below 0 with no such vectors are an error."""
+Masks = Mapping[str, Any]
+"""Which tokens see which in each layer: `masks.mask_inputs`, for a model that `masks.masked` has prepared."""
+LAYERED = "rectool_layers"
+"""The attention of such a model, by the name that transformers knows it by."""
 
 
 def causal_of(model: nn.Module) -> PreTrainedModel:
@@ -84,18 +88,30 @@ def read_inputs(model: nn.Module, ids: Tensor, soft: Soft | None) -> dict[str, T
     return {"inputs_embeds": embedded.index_put(places, soft[references].to(embedded))}
 
 
-def last_hidden(model: nn.Module, ids: Tensor, lengths: Tensor, soft: Soft | None = None) -> Tensor:
+def last_hidden(
+    model: nn.Module, ids: Tensor, lengths: Tensor, soft: Soft | None = None, masks: Masks | None = None
+) -> Tensor:
     """The hidden state at each row's last token (B, H), after the final norm.
 
-    Rows are padded on the right and no mask is given: a causal model never looks there, and keeps its fast path.
+    Rows are padded on the right and no mask is given for that: a causal model never looks there, and without `masks`
+    keeps its fast path.
 
     Args:
         ids: (B, L) int64, padded with any id of the vocabulary; below 0 a reference.
         lengths: (B,) int64, at least 1.
         soft: what references stand for.
+        masks: which tokens see which in each layer; None: causal.
     """
-    states: Tensor = body_of(model)(**read_inputs(model, ids, soft), use_cache=False).last_hidden_state  # (B, L, H)
+    inputs = read_inputs(model, ids, soft) | heeded(model, masks)
+    states: Tensor = body_of(model)(**inputs, use_cache=False).last_hidden_state  # (B, L, H)
     return states[torch.arange(len(ids), device=ids.device), lengths - 1]
+
+
+def heeded(model: nn.Module, masks: Masks | None) -> dict[str, Any]:
+    """The masks as the body is called with them. Raises ValueError for a model that would not heed them."""
+    if masks and causal_of(model).config._attn_implementation != LAYERED:
+        raise ValueError("the model has not been prepared for masks")
+    return dict(masks or {})
 
 
 @dataclass(frozen=True)
@@ -142,13 +158,16 @@ def pack(tokens: TokenRows, places: NDArray[Any], width: int, device: torch.devi
     return Packed(*(torch.from_numpy(array).to(device) for array in arrays))
 
 
-def packed_last_hidden(model: nn.Module, packed: Packed, soft: Soft | None = None) -> Tensor:
+def packed_last_hidden(
+    model: nn.Module, packed: Packed, soft: Soft | None = None, masks: Masks | None = None
+) -> Tensor:
     """The hidden state at each row's last token (B, H), like `last_hidden`; only where `can_pack` says so.
 
-    No mask and no cache are given: only then does transformers keep the rows of a line apart.
+    No `attention_mask` and no cache are given: only then does transformers keep the rows of a line apart.
     """
+    inputs = read_inputs(model, packed.ids, soft) | heeded(model, masks)
     states: Tensor = body_of(model)(
-        **read_inputs(model, packed.ids, soft), position_ids=packed.positions, attention_mask=None, use_cache=False
+        **inputs, position_ids=packed.positions, attention_mask=None, use_cache=False
     ).last_hidden_state  # (W, S, H)
     return states[packed.lines, packed.ends]
 
@@ -163,9 +182,13 @@ def can_pack(model: nn.Module) -> bool:
     ids = np.arange(1, 13, dtype=np.int32) % vocabulary
     rows = TokenRows(ids, np.array([0, 7, 12]))
     whole = TokenRows(ids, np.array([0, 12]))
+
+    def alone(some: TokenRows, place: int) -> Tensor:
+        ids, lengths = on(device, *some.padded(np.array([place])))
+        return last_hidden(model, ids, lengths)
+
     with reading(model):
-        one, two = (last_hidden(model, *on(device, *rows.padded(np.array([place])))) for place in (0, 1))
-        mixed = last_hidden(model, *on(device, *whole.padded(np.array([0]))))
+        one, two, mixed = alone(rows, 0), alone(rows, 1), alone(whole, 0)
         try:
             packed = packed_last_hidden(model, pack(rows, np.arange(2), 12, device))
         except (TypeError, ValueError):  # it takes no position_ids
@@ -194,5 +217,5 @@ def reading(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def on(device: torch.device, *arrays: NDArray[np.int64]) -> tuple[Tensor, ...]:
+def on(device: torch.device, *arrays: NDArray[Any]) -> tuple[Tensor, ...]:
     return tuple(torch.from_numpy(array).to(device) for array in arrays)

@@ -104,9 +104,13 @@ class Prefixes:
         if (prefixes < longest).any():
             after = np.arange(longest + places.shape[1])  # (P + T,)
             mask = torch.from_numpy((after < prefixes[:, None]) | (after >= longest)).to(device)
-        cache = Cache(layers=[_SharedLayer(keys, values, own) for keys, values in self.layers])
+        cache = self.cache(own)
         options = {"position_ids": positions, "attention_mask": mask, "past_key_values": cache, "use_cache": True}
         return Rest(read, options, ends)
+
+    def cache(self, owners: Tensor) -> Cache:
+        """Keys and values as the body is given them, for rows (B,) that begin with the prefixes of their owners."""
+        return Cache(layers=[_SharedLayer(keys, values, owners) for keys, values in self.layers])
 
     def last_hidden(self, reader: Reader, tokens: TokenRows, rows: Longs, owners: Longs, batch: Longs) -> Tensor:
         """The hidden state (B, H) at the last token of a batch (B,) of rows (N,), whose prefixes are their owners'."""

@@ -6,6 +6,7 @@ Shapes: N rows   B rows of a batch   L tokens of the longest   H hidden size
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -18,6 +19,10 @@ from transformers import PretrainedConfig
 
 from rectool.errors import RectoolError
 from rectool.llm.body import Soft, body_of, causal_of, on, read_inputs, reading
+from rectool.llm.compress import compressed
+from rectool.llm.layers import layers_of
+from rectool.llm.mask_plan import CAUSAL, MaskPlan
+from rectool.llm.masks import mask_inputs, masked, spans_of
 from rectool.prompts.tokens import TokenRows
 
 BATCH_TOKENS = 1 << 10
@@ -58,12 +63,15 @@ class Reader:
 
     Args:
         soft: what ids below 0 stand for.
+        mask: which tokens of rows, which have spans then, see which.
 
     Raises:
-        RectoolError: there is no such layer.
+        RectoolError: there is no such layer, or the mask does not fit the model.
     """
 
-    def __init__(self, model: nn.Module, layer: int | None = None, soft: Soft | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, layer: int | None = None, soft: Soft | None = None, mask: MaskPlan = CAUSAL
+    ) -> None:
         self.model, self.soft = model, soft
         self.body: Any = body_of(model)
         self.layer = layer
@@ -72,16 +80,29 @@ class Reader:
         self.dtype: torch.dtype = causal_of(model).get_input_embeddings().weight.dtype
         if layer is not None and not 0 <= layer <= self.depth:
             raise RectoolError(f"--layer {layer}: the model has layers 0 (the embeddings) to {self.depth}")
+        self.is_masked, self.kinds = not mask.is_causal, mask.layers(self.depth)
+        if self.is_masked:
+            masked(model)
         self._next: nn.Module | None = None  # the layer whose input is read
         if layer is not None and layer < self.depth:
-            lists = (part for part in self.body.modules() if isinstance(part, nn.ModuleList))
-            layers: nn.ModuleList = next(part for part in lists if len(part) == self.depth)
-            self._next = layers[layer]
+            self._next = layers_of(model)[layer]
 
     def last_hidden(self, tokens: TokenRows, device: torch.device, places: Longs) -> Tensor:
-        """The hidden state at the last token (B, H) of rows (B,), padded on the right, without a mask."""
+        """The hidden state at the last token (B, H) of rows (B,), padded on the right."""
         ids, lengths = on(device, *tokens.padded(places))
-        return self.states(ids, use_cache=False)[torch.arange(len(ids), device=device), lengths - 1]
+        with self._masks(tokens, places, lengths, ids.shape[1]) as masks:
+            return self.states(ids, use_cache=False, **masks)[torch.arange(len(ids), device=device), lengths - 1]
+
+    def _masks(
+        self, tokens: TokenRows, places: Longs, lengths: Tensor, width: int
+    ) -> AbstractContextManager[dict[str, Any]]:
+        """What the body is called with besides, within."""
+        if not self.is_masked:
+            return nullcontext({})
+        spans = spans_of(tokens, places, width, lengths.device)
+        if self._next is not None:  # a layer below the top gives all tokens
+            return nullcontext(mask_inputs(self.kinds, spans))
+        return compressed(self.model, self.kinds, spans, lengths)
 
     def states(self, ids: Tensor, **options: Any) -> Tensor:
         """(B, L, H) of ids (B, L), and of what else the body is called with."""
