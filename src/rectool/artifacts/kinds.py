@@ -65,9 +65,7 @@ KINDS: dict[str, Kind] = {
             name="dataset",
             version=1,
             files={
-                "interactions.parquet": TableFile(
-                    schemas.INTERACTIONS, rows="interactions", side=(schemas.TRUE_PROBABILITY,)
-                ),
+                "interactions.parquet": TableFile(schemas.INTERACTIONS, rows="interactions", side=schemas.TRUTH),
                 "items.parquet": TableFile(schemas.ITEMS, rows="items"),
                 "users.parquet": TableFile(schemas.USERS, rows="users"),
             },

@@ -19,8 +19,11 @@ INTERACTIONS = pa.schema(
 )
 """Sorted by (user, timestamp, original row)."""
 
-TRUE_PROBABILITY = pa.field("true_probability", pa.float32())
-"""Side column of synthetic data: the probability that the label was drawn with."""
+TRUTH = (
+    pa.field("true_probability", pa.float32()),  # that the label was drawn with
+    pa.field("true_rank", pa.int64()),  # the item's place among all items by what it was drawn from, 1 is best
+)
+"""Side columns of synthetic data: of ratings, and of sequences."""
 
 ITEMS = pa.schema(
     [

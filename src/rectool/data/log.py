@@ -3,7 +3,7 @@
 A source makes these tables in the engine:
 
 - `raw`: user_id, item_id (text or integer), timestamp (BIGINT seconds), and where it has them
-  rating (FLOAT), label (FLOAT), split (VARCHAR), true_probability (FLOAT). Row order is the file's.
+  rating (FLOAT), label (FLOAT), split (VARCHAR), true_probability (FLOAT), true_rank (BIGINT). Row order is the file's.
 - `catalogue`: item_id, title, text (VARCHAR), and what else is known of items. One row each.
 - `people`, if anything is known of users: user_id and what is known. One row each.
 
@@ -24,7 +24,13 @@ SECONDS_UNTIL_1980, SECONDS_UNTIL_2100 = 315_532_800, 4_102_444_800
 """Logs of people's doings lie between them."""
 UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 """Units of a timestamp in a second."""
-OPTIONAL = {"rating": "FLOAT", "label": "FLOAT", "split": "VARCHAR", "true_probability": "FLOAT"}
+OPTIONAL = {
+    "rating": "FLOAT",
+    "label": "FLOAT",
+    "split": "VARCHAR",
+    "true_probability": "FLOAT",
+    "true_rank": "BIGINT",
+}
 
 
 def check(engine: Engine, name: str, policy: Policy, time_unit: str | None = None) -> list[str]:

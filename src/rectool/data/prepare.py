@@ -84,8 +84,9 @@ def prepare(
 def _write(engine: Engine, draft: Draft, assignment: Assignment, preparation: Preparation) -> int:
     """Write the three files; returns the number of interactions."""
     schema, extra = schemas.INTERACTIONS, ""
-    if "true_probability" in engine.columns("raw"):
-        schema, extra = schema.append(schemas.TRUE_PROBABILITY), ", kept.true_probability"
+    for field in schemas.TRUTH:
+        if field.name in engine.columns("raw"):
+            schema, extra = schema.append(field), f"{extra}, kept.{field.name}"
     label = (
         "CASE WHEN kept.label IS NOT NULL THEN kept.label WHEN kept.rating IS NULL THEN NULL "
         f"WHEN kept.rating >= CAST({preparation.like_at_least!r} AS FLOAT) THEN 1 ELSE 0 END"

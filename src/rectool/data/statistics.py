@@ -122,14 +122,12 @@ def show(metrics: Mapping[str, Any]) -> None:
         ("", *splits),
         [(name, *values) for name, values in rows],
     )
-    if "truth" in metrics:
+    if truth := metrics.get("truth"):
+        names = [name for name in next(iter(truth.values())) if not name.endswith("users")]
         console.table(
             "best reachable (scores are the true probabilities)",
-            ("", *metrics["truth"]),
-            [
-                ("AUC", *(_figure(values["auc"]) for values in metrics["truth"].values())),
-                ("UAUC", *(_figure(values["uauc"]) for values in metrics["truth"].values())),
-            ],
+            ("", *truth),
+            [(name.upper(), *(_figure(values[name]) for values in truth.values())) for name in names],
         )
 
 

@@ -11,8 +11,10 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from rectool.data.sources import synthetic
-from rectool.data.sources.synthetic import TASTES, Generated, Synthetic, generate
+from rectool.data.sources import synthetic, synthetic_world
+from rectool.data.sources.settings import Synthetic
+from rectool.data.sources.synthetic import generate
+from rectool.data.sources.synthetic_world import TASTES, Generated
 from rectool.errors import RectoolError
 from rectool.evaluation.auc import auc, uauc
 
@@ -259,7 +261,7 @@ def mean_by(group: NDArray[np.int64], values: NDArray[np.float64], count: int) -
 
 def test_a_catalogue_beyond_the_word_combinations_still_has_unique_titles() -> None:
     random = np.random.default_rng(0)
-    titles, texts = synthetic._texts(np.zeros((5000, 2), dtype=np.int64), random)
+    titles, texts = synthetic_world.titles_and_texts(np.zeros((5000, 2), dtype=np.int64), random)
 
     assert len(set(titles)) == 5000
     assert any(title.endswith(" 2") for title in titles)

@@ -124,10 +124,15 @@ class Table:
 
 @dataclass(frozen=True)
 class Synthetic:
-    """How large the data set is."""
+    """What the data set is for, and how large it is."""
 
     users: int = setting(1500, help="users to make up")
     items: int = setting(800, help="items to make up; those that nobody meets are left out")
+    task: Literal["ctr", "next-item"] = setting(
+        "ctr",
+        help="ctr: ratings, for who likes what; next-item: sequences without ratings, in which what was taken last "
+        "matters.",
+    )
 
     def __post_init__(self) -> None:
         for flag, value, least in (("--users", self.users, 10), ("--items", self.items, 40)):
