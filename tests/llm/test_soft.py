@@ -76,18 +76,27 @@ def by_hand(soft: SoftTokens, dataset: Dataset, row: int, tokens: TokenRows, pla
     ]
     known_users, known_items = known_by_hand(dataset, "user"), known_by_hand(dataset, "item")
 
+    def with_bias(vector: Tensor, bias: Tensor | None) -> Tensor:
+        if not soft.biases:
+            return vector
+        return torch.cat([vector, torch.zeros(1) if bias is None else bias.reshape(1)])
+
     def of_item(one: int) -> Tensor:
-        return cf.item_vectors()[one] if one in known_items else soft.unknown_vectors["item"]
+        if one not in known_items:
+            return soft.unknown_vectors["item"]
+        biases = cf.item_biases()
+        return with_bias(cf.item_vectors()[one], None if biases is None else biases[one])
 
     def of_user() -> Tensor:
         if soft.collaborative.history is None:
-            nobody = Sequences(torch.zeros(1, 0, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
-            vector = cf.user_vectors(torch.tensor([user]), nobody)[0]
-            return vector if user in known_users else soft.unknown_vectors["user"]
-        recent = liked[-soft.collaborative.history.length :]
-        return cf.user_vectors(
-            torch.tensor([user]), Sequences(torch.tensor([recent], dtype=torch.int64), torch.tensor([len(recent)]))
-        )[0]
+            if user not in known_users:
+                return soft.unknown_vectors["user"]
+            recent = []
+        else:
+            recent = liked[-soft.collaborative.history.length :]
+        one = torch.tensor([user])
+        sequences = Sequences(torch.tensor([recent], dtype=torch.int64), torch.tensor([len(recent)]))
+        return with_bias(cf.user_vectors(one, sequences)[0], cf.user_biases(one))
 
     def history(count: int) -> list[Tensor]:
         return [of_item(one) for one in liked[len(liked) - count :]]
@@ -115,16 +124,23 @@ def by_hand(soft: SoftTokens, dataset: Dataset, row: int, tokens: TokenRows, pla
 
 
 @pytest.mark.parametrize("kinds", [ALL, {"user": 1, "item": 1}, {"warm": 3}, {"history": 1}, {"item": 1, "warm": 2}])
-@pytest.mark.parametrize("model", ["mf", "lightgcn", "sasrec", "gru4rec", "din"])
+@pytest.mark.parametrize(
+    ("model", "biases"),
+    [(name, False) for name in ("mf", "lightgcn", "sasrec", "gru4rec", "din")]
+    + [(name, True) for name in ("mf", "sasrec", "din")],
+)
 def test_each_place_gets_its_own_vector(
     soft_parts: SoftParts,
     asked: Callable[..., Prompts],
     dataset: Dataset,
     rows: NDArray[np.int64],
     model: str,
+    biases: bool,
     kinds: dict[str, int],
 ) -> None:
-    soft = build(dataset, kinds, 32, soft_parts(model), expansion=2, activation="gelu", seed=1)
+    parts = soft_parts(model, **({"biases": True} if biases else {}))
+    soft = build(dataset, kinds, 32, parts, expansion=2, activation="gelu", biases=biases, seed=1)
+    assert soft.biases == (biases and kinds.keys() != {"warm"})
     tokens = asked(kinds).rows(dataset, rows)
     resolved = soft.resolve(dataset, rows, tokens)
     table = soft.vectors(resolved.wanted)
@@ -333,6 +349,11 @@ def test_what_does_not_fit(soft_parts: SoftParts, asked: Callable[..., Prompts],
     soft.data["training"] = "another"
     with pytest.raises(RectoolError, match="of the train rows of another data set than"):
         soft.refuse_other(dataset)
+
+
+def test_a_model_without_biases_has_none_to_tell(soft_parts: SoftParts, dataset: Dataset) -> None:
+    with pytest.raises(RectoolError, match="--biases: the collaborative model has no biases; leave it out"):
+        build(dataset, {"user": 1}, 32, soft_parts("mf", biases=False), biases=True)
 
 
 def test_the_same_seed_gives_the_same_projector(soft_parts: SoftParts, dataset: Dataset) -> None:

@@ -255,6 +255,8 @@ def test_what_model_json_says(
     assert said["soft"] == {
         "hidden_size": 32,
         "unknown": "trained",
+        "told": "liked",
+        "biases": False,
         "data": {name: digests[name] for name in ("users", "items", "training")},
         "cf": {
             "from": None,

@@ -99,12 +99,15 @@ def resolve(
     kinds: Mapping[str, int],
     known: Known,
     rule: HistoryRule | None,
+    *,
+    liked_only: bool = True,
 ) -> Resolved:
     """Make references of the placeholders in the prompts of rows; see `SoftTokens.resolve`.
 
     Args:
         kinds: vectors per place, by slot.
         rule: the history that a user's vector is made of; None: it is the user's alone.
+        liked_only: whether prompts tell the items that were liked, or all.
 
     Raises:
         RectoolError: a prompt has a place for what is not in `kinds`.
@@ -122,7 +125,7 @@ def resolve(
     which = {
         "user": np.where(known.users, user, UNKNOWN)[places["user"].row],
         "item": np.where(known.targets, item, UNKNOWN)[places["item"].row],
-        "history": _of_history(dataset, rows, places["history"], known.items),
+        "history": _of_history(dataset, rows, places["history"], known.items, liked_only),
         "warm": item[places["warm"].row],
     }
     stops = stop[places["user"].row]
@@ -198,11 +201,13 @@ def _places(tokens: TokenRows, rows: NDArray[np.integer[Any]], kinds: Mapping[st
     return found
 
 
-def _of_history(dataset: Dataset, rows: NDArray[np.integer[Any]], places: _Places, known: NDArray[np.bool_]) -> Longs:
-    """The item (P,) of each placeholder of the history: a prompt with n places tells of the n items liked last."""
+def _of_history(
+    dataset: Dataset, rows: NDArray[np.integer[Any]], places: _Places, known: NDArray[np.bool_], liked_only: bool
+) -> Longs:
+    """The item (P,) of each placeholder of the history: with n places it tells the last n items, or liked ones."""
     if len(places.row) == 0:
         return np.zeros(0, np.int64)
-    histories = dataset.histories(liked_only=True)
+    histories = dataset.histories(liked_only=liked_only)
     _, stop = histories.slices(rows)
     item = histories.items[(stop - places.counts)[places.row] + places.place]
     return np.where(known[item], item, UNKNOWN).astype(np.int64)

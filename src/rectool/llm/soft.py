@@ -1,10 +1,11 @@
 """Soft tokens: what fills the places for embeddings in prompts.
 
     user, item, history     Projector(vector of a collaborative model)      SASRecLLM eq. 8, SeLLa-Rec's Proj_CL
+                            or Projector([vector ; bias])                   ours
     warm                    W e + b of an item's semantic embedding         SeLLa-Rec's Proj_WL
 
 Shapes: N rows   K vectors   G groups of vectors that stand together   H hidden size of the language model
-D, H' widths of collaborative and semantic vectors   U users   I items
+D, H' widths of collaborative (with the bias, where it is told) and semantic vectors   U users   I items
 """
 
 from __future__ import annotations
@@ -30,12 +31,14 @@ from rectool.prompts.tokens import Longs, TokenRows
 Part = Literal["projector", "cf", "semantic"]
 PARTS: tuple[Part, ...] = ("projector", "cf", "semantic")
 Unknown = Literal["trained", "mean"]
+Told = Literal["liked", "all"]
+"""Which earlier items a prompt tells: the liked ones where it asks yes or no, all where it asks for the next one."""
 PROJECTED = ("user", "item", "history")
 """Kinds that one network makes of vectors of the collaborative model."""
 CHUNK = 1 << 14
 """Users whose vectors are made at a time, where the mean of all is needed."""
 
-__all__ = ["PARTS", "Part", "Resolved", "SoftTokens", "Unknown", "Wanted"]
+__all__ = ["PARTS", "Part", "Resolved", "SoftTokens", "Told", "Unknown", "Wanted"]
 
 
 class SoftTokens(nn.Module):
@@ -48,8 +51,10 @@ class SoftTokens(nn.Module):
         semantic: (I, H') items' semantic embeddings.
         projector: D -> H times vectors per place.
         warm: H' -> H times vectors per place.
+        biases: tell the projector what the collaborative model adds for a user or an item, as one number more.
         known_users, known_items: (U,), (I,) bool: who has a vector. A model that reads histories knows all users.
         data: digests of the data set that users and items are of.
+        told: the earlier items that the prompts tell, and history tokens are of.
         sources: the roles of parents that parts are read from, such as {"cf": "aligned"}, among `cf`, `semantic`,
             `projector` and `warm`; parts without one are written by whoever saves.
 
@@ -69,6 +74,8 @@ class SoftTokens(nn.Module):
         known_items: NDArray[np.bool_],
         data: Mapping[str, str],
         unknown: Unknown = "trained",
+        told: Told = "liked",
+        biases: bool = False,
         sources: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
@@ -77,9 +84,9 @@ class SoftTokens(nn.Module):
         self.collaborative = collaborative
         self.cf: Model | None = collaborative.model if collaborative is not None else None
         self.semantic = None if semantic is None else nn.Embedding(len(semantic), semantic.shape[1], _weight=semantic)
-        self.projector, self.warm = projector, warm
+        self.projector, self.warm, self.biases = projector, warm, biases
         self.known_users, self.known_items = known_users, known_items
-        self.data, self.unknown, self.sources = dict(data), unknown, dict(sources or {})
+        self.data, self.unknown, self.told, self.sources = dict(data), unknown, told, dict(sources or {})
         self.trained: frozenset[str] = frozenset()
         self.unknown_vectors = nn.ParameterDict()
         self._means: dict[int, Tensor] = {}
@@ -169,7 +176,8 @@ class SoftTokens(nn.Module):
             if as_unknown is not None:
                 users &= ~as_unknown[0]
         rule = self.collaborative.history if self.collaborative is not None else None
-        return refs.resolve(dataset, rows, tokens, self.kinds, refs.Known(users, targets, self.known_items), rule)
+        known = refs.Known(users, targets, self.known_items)
+        return refs.resolve(dataset, rows, tokens, self.kinds, known, rule, liked_only=self.told == "liked")
 
     def vectors(self, wanted: Wanted, references: NDArray[np.int64] | None = None) -> Tensor:
         """The vectors (K', H) of references, with gradient where parts are trained.
@@ -213,7 +221,7 @@ class SoftTokens(nn.Module):
         sequences = Sequences.gather(wanted.items, wanted.start[groups], wanted.stop[groups], self.device)
         users = self._on_device(np.where(known, which, 0))
         with torch.set_grad_enabled(torch.is_grad_enabled() and "cf" in self.trained):
-            vectors = self.cf.user_vectors(users, sequences).float()
+            vectors = self._told(self.cf.user_vectors(users, sequences), self.cf.user_biases(users))
         return vectors if known.all() else self._or_unknown(vectors, known, refs.USER)
 
     def _items(self, which: Longs) -> Tensor:
@@ -221,8 +229,20 @@ class SoftTokens(nn.Module):
         assert self.cf is not None
         known = which != refs.UNKNOWN
         with torch.set_grad_enabled(torch.is_grad_enabled() and "cf" in self.trained):
-            vectors = functional.embedding(self._on_device(np.where(known, which, 0)), self.cf.item_vectors()).float()
+            vectors = self._item_vectors(self.cf, self._on_device(np.where(known, which, 0)))
         return vectors if known.all() else self._or_unknown(vectors, known, refs.ITEM)
+
+    def _item_vectors(self, cf: Model, items: Tensor) -> Tensor:
+        """What the projector is told (N, D) of items (N,)."""
+        biases = cf.item_biases() if self.biases else None
+        return self._told(functional.embedding(items, cf.item_vectors()), None if biases is None else biases[items])
+
+    def _told(self, vectors: Tensor, biases: Tensor | None) -> Tensor:
+        """Vectors (N, D) with biases (N,), zero where a model has none of them, if biases are told."""
+        if not self.biases:
+            return vectors.float()
+        column = vectors.new_zeros(len(vectors)) if biases is None else biases
+        return torch.cat((vectors, column[:, None]), -1).float()
 
     def _or_unknown(self, vectors: Tensor, known: NDArray[np.bool_], of: int) -> Tensor:
         name = {refs.USER: "user", refs.ITEM: "item"}[of]
@@ -236,7 +256,7 @@ class SoftTokens(nn.Module):
             known = np.flatnonzero(self.known_users if of == refs.USER else self.known_items)
             with torch.no_grad():
                 if of == refs.ITEM:
-                    self._means[of] = self.cf.item_vectors()[self._on_device(known)].float().mean(0)
+                    self._means[of] = self._item_vectors(self.cf, self._on_device(known)).mean(0)
                 else:
                     self._means[of] = self._mean_user(self.cf, known)
         return self._means[of]
@@ -248,7 +268,8 @@ class SoftTokens(nn.Module):
             users = known[start : start + CHUNK]
             empty = nothing[: len(users)]
             sequences = Sequences.gather(empty.astype(np.int32), empty, empty, self.device)
-            total = total + cf.user_vectors(self._on_device(users), sequences).float().sum(0)
+            which = self._on_device(users)
+            total = total + self._told(cf.user_vectors(which, sequences), cf.user_biases(which)).sum(0)
         return total / max(1, len(known))
 
     def _on_device(self, array: NDArray[Any]) -> Tensor:

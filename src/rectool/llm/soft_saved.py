@@ -23,7 +23,7 @@ from rectool.artifacts.schemas import SPLITS
 from rectool.data.dataset import Dataset
 from rectool.errors import RectoolError
 from rectool.llm.origins import DOCUMENT
-from rectool.llm.soft import PROJECTED, SoftTokens, Unknown, refuse_other
+from rectool.llm.soft import PROJECTED, SoftTokens, Told, Unknown, refuse_other
 from rectool.models import projector as projectors
 from rectool.models import saved
 from rectool.models.projector import Activation, Projector
@@ -96,6 +96,8 @@ def build(
     expansion: float = 10.0,
     activation: Activation = "relu",
     unknown: Unknown = "trained",
+    told: Told = "liked",
+    biases: bool = False,
     seed: int = 0,
 ) -> SoftTokens:
     """Soft tokens to be trained, on the CPU.
@@ -104,6 +106,7 @@ def build(
         kinds: vectors per place, by slot: any of {"user": 1, "item": 1, "warm": 1, "history": 1}.
         parts: a projector and a warm layer are made where they are needed and not there.
         expansion: of a projector that is made: width of its hidden layer, in widths of what comes in.
+        biases: tell the projector the collaborative model's biases, too.
 
     Raises:
         RectoolError: what a kind needs is not there, or is of another size.
@@ -121,7 +124,7 @@ def build(
                 raise RectoolError("tokens of users and items are made of a collaborative model; name one with --cf")
             _same("the collaborative model", "users", collaborative.model.size.users, dataset.users)
             _same("the collaborative model", "items", collaborative.model.size.items, dataset.items)
-            width, outputs = collaborative.model.item_vectors().shape[1], hidden_size * counts.pop()
+            width, outputs = width_of(collaborative, biases), hidden_size * counts.pop()
             projector = parts.projector or Projector(width, round(expansion * width), outputs, activation)
             _same("the projector", "inputs", projector.inputs, width)
             _same("the projector", "outputs", projector.outputs, outputs)
@@ -150,10 +153,26 @@ def build(
             known_items=known_items,
             data={name: dataset.artifact.manifest.digests[name] for name in digests},
             unknown=unknown,
+            told=told,
+            biases=biases and projector is not None,
             sources={part: role for part, role in parts.sources.items() if used[part] is not None},
         ),
         parts.unknown,
     )
+
+
+def width_of(collaborative: Trained, biases: bool) -> int:
+    """How many numbers the projector is told of a user or an item.
+
+    Raises:
+        RectoolError: biases are to be told, and the model has none.
+    """
+    model = collaborative.model
+    if not biases:
+        return model.item_vectors().shape[1]
+    if model.item_biases() is None:
+        raise RectoolError("--biases: the collaborative model has no biases; leave it out, or train one that has some")
+    return model.item_vectors().shape[1] + 1
 
 
 def save(soft: SoftTokens, directory: Path) -> None:
@@ -189,7 +208,8 @@ def document(soft: SoftTokens) -> dict[str, Any]:
         part: {"from": None if _is_own(soft, part) else soft.sources[part], **said} if said is not None else None
         for part, said in about.items()
     }
-    return {"hidden_size": soft.hidden_size, "unknown": soft.unknown, "data": soft.data, **parts}
+    whole = ("hidden_size", "unknown", "told", "biases", "data")
+    return {**{name: getattr(soft, name) for name in whole}, **parts}
 
 
 def load(artifact: Artifact, said: Mapping[str, Any]) -> SoftTokens:
@@ -206,8 +226,10 @@ def load(artifact: Artifact, said: Mapping[str, Any]) -> SoftTokens:
         kinds = {str(each["kind"]): int(each["count"]) for each in said["soft_tokens"]}
         about = said["soft"]
         hidden_size, unknown, data = int(about["hidden_size"]), about["unknown"], dict(about["data"])
-        if unknown not in get_args(Unknown):
-            raise ValueError(f"unknown {unknown!r}")
+        biases = bool(about.get("biases", False))
+        told = about.get("told", "liked")
+        if unknown not in get_args(Unknown) or told not in get_args(Told):
+            raise ValueError(f"unknown {unknown!r}, told {told!r}")
         parts = _parts(artifact, about)
         vectors = _tensors(artifact.file(FILES["unknown"]))
         known = {name: vectors.pop(name).numpy().astype(np.bool_) for name in ("known_users", "known_items")}
@@ -222,6 +244,8 @@ def load(artifact: Artifact, said: Mapping[str, Any]) -> SoftTokens:
         warm=parts.warm,
         data=data,
         unknown=unknown,
+        told=told,
+        biases=biases,
         sources=parts.sources,
         **known,
     )

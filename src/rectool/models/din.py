@@ -118,3 +118,6 @@ class DeepInterestNetwork(Model):
 
     def item_vectors(self) -> Tensor:
         return self.item.weight
+
+    def item_biases(self) -> Tensor | None:
+        return None if self.bias is None else self.bias()

@@ -70,3 +70,9 @@ class MatrixFactorization(FactorModel):
 
     def item_vectors(self) -> Tensor:
         return self.tables()[1]
+
+    def user_biases(self, users: Tensor) -> Tensor | None:
+        return None if self.user_bias is None else self.user_bias(users)[:, 0]
+
+    def item_biases(self) -> Tensor | None:
+        return None if self.bias is None else self.bias()

@@ -155,6 +155,17 @@ class Model(nn.Module, ABC):
     def item_vectors(self) -> Tensor:
         """What stands for items elsewhere (I, D)."""
 
+    def user_biases(self, users: Tensor) -> Tensor | None:
+        """What scores of users (B,) have added to them, whatever the item: (B,); None in a model without.
+
+        Not of models that read histories, whose users' vectors are of a history, whoever has it.
+        """
+        return None
+
+    def item_biases(self) -> Tensor | None:
+        """What scores of items have added to them, whoever the user: (I,); None in a model without."""
+        return None
+
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over saved parameters and buffers; a buffer may be of any size.
 
@@ -244,6 +255,9 @@ class SequenceModel(FactorModel):
 
     def item_vectors(self) -> Tensor:
         return self.item.weight
+
+    def item_biases(self) -> Tensor | None:
+        return None if self.bias is None else self.bias()
 
 
 class ItemBias(nn.Module):

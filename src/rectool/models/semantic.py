@@ -38,6 +38,26 @@ def read(artifact: Artifact) -> Tensor:
     return table
 
 
+def centred(table: Tensor) -> Tensor:
+    """A table (I, H) in float32, without the mean of its rows.
+
+    Raises:
+        RectoolError: nothing is left, or it is not finite.
+    """
+    rows = table.float()
+    rows = rows - rows.mean(0)
+    if not bool(rows.isfinite().all()) or not bool(rows.any()):
+        raise RectoolError("the vectors of the items are all the same, or not finite; make them again")
+    return rows
+
+
+def principal_axes(rows: Tensor, width: int) -> Tensor:
+    """What centred rows (I, H) are along their first `width` principal axes: (I, width), most variance first."""
+    axes = torch.linalg.svd(rows, full_matrices=False)
+    found: Tensor = axes.U[:, :width] * axes.S[:width]
+    return found
+
+
 def _check(path: Path, start: int, rows: Tensor) -> None:
     finite = rows.isfinite().all(1)
     for bad, what in ((~finite, "is not finite"), (~rows.any(1), "is all zeros, and has no direction")):
