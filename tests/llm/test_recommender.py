@@ -288,7 +288,10 @@ def test_a_backbone_whose_tokenizer_answers_otherwise(tuned: Recommender, keep: 
     ("change", "line"),
     [
         ({"version": 2}, "has version 2, which this rectool does not know: upgrade with"),
-        ({"mask": "in:8,or:*"}, "has mask 'in:8,or:.', which this rectool does not know"),
+        ({"mask": "up:8,or:*"}, "has mask 'up:8,or:.', which this rectool does not know"),
+        ({"head": "poem"}, "has head 'poem' for task 'ctr', which this rectool does not know"),
+        ({"task": "next-item"}, "has head 'answer' for task 'next-item', which this rectool does not know"),
+        ({"answers": {}}, r"model.json is damaged \(KeyError"),
         ({"soft_tokens": [{"kind": "smell"}]}, "has soft tokens of kind 'smell'"),
         ({"soft_tokens": ["user"]}, "model.json is not of rectool tune-lora"),
         ({"backbone": {}}, r"model.json is not of rectool tune-lora \(KeyError"),

@@ -17,7 +17,7 @@ from rectool.data.dataset import Dataset
 from rectool.errors import RectoolError
 from rectool.prompts.cached import cached_rows
 from rectool.prompts.prompts import Prompts
-from rectool.prompts.template import load
+from rectool.prompts.template import load, parse
 from rectool.prompts.tokenizer import Tokenizer
 from rectool.prompts.tokens import TokenRows
 
@@ -122,6 +122,60 @@ def test_damage_is_noticed(rows: int, data: Dataset, tokenizer: Tokenizer, capsy
         assert same(cached_rows(prompts, data, ROWS[:rows]), expected)
         assert "is damaged: making it again" in capsys.readouterr().err
         assert path.read_bytes() == sound
+
+
+@pytest.mark.parametrize("rows", [0, 1, 12])
+def test_spans_are_kept_too(rows: int, data: Dataset, tokenizer: Tokenizer, tokenised: list[int]) -> None:
+    for prompts in (Prompts(load("hatllm"), tokenizer), Prompts(load("llara-ctr"), tokenizer, soft={"history": 1})):
+        plain = cached_rows(prompts, data, ROWS[:rows])
+        assert plain.spans is None
+        before = len(files())
+        expected = prompts.rows(data, ROWS[:rows], spans=True)
+        made = cached_rows(prompts, data, ROWS[:rows], spans=True)
+        assert len(files()) == before + 1
+        tokenised.clear()
+        for found in (made, cached_rows(prompts, data, ROWS[:rows], spans=True)):
+            assert tokenised == []
+            assert same(found, plain)
+            assert found.spans is not None
+            assert expected.spans is not None
+            assert found.spans.dtype == np.int32
+            assert found.spans.tolist() == expected.spans.tolist()
+            assert found.span_offsets.tolist() == expected.span_offsets.tolist()
+            assert not rows or not found.spans.flags.owndata  # mapped
+        assert rows < 12 or len(made.spans) > 3
+        assert same(cached_rows(prompts, data, ROWS[:rows]), plain)
+
+
+def test_damaged_spans_are_noticed(data: Dataset, tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]) -> None:
+    prompts = Prompts(load("hatllm"), tokenizer)
+    expected = prompts.rows(data, ROWS, spans=True)
+    cached_rows(prompts, data, ROWS, spans=True)
+    (path,) = files()
+    sound = path.read_bytes()
+    for array in (expected.spans[2:4], expected.span_offsets[4:9]):
+        flipped = bytearray(sound)
+        flipped[sound.index(array.tobytes())] ^= 1
+        path.unlink()  # what maps the old file keeps it
+        path.write_bytes(flipped)
+        found = cached_rows(prompts, data, ROWS, spans=True)
+        assert "is damaged: making it again" in capsys.readouterr().err
+        assert found.spans.tolist() == expected.spans.tolist()
+
+
+def test_a_title_that_vanishes_is_named(make_data: Callable[..., Dataset], tokenizer: Tokenizer) -> None:
+    data = make_data(titles={"alien": "Al", "heat": "ien"})
+    settings = 'task = "next-item"\nentry = "{title}"\nseparator = ""\nempty = "none"\noutput = "{title}"'
+    prompts = Prompts(parse(f"+++\n{settings}\n+++\nThe user likes {{history}} and\n", "close"), tokenizer)
+    assert len(cached_rows(prompts, data, ROWS)) == 12
+    for _ in range(2):
+        with pytest.raises(RectoolError, match=r"the title of 'ien' \(item \d\) has no token of its own in prompt \d"):
+            cached_rows(prompts, data, ROWS, spans=True)
+
+
+def test_prompts_about_items_have_no_spans(data: Dataset, tokenizer: Tokenizer) -> None:
+    with pytest.raises(ValueError, match="item-title is about items and has no spans"):
+        cached_rows(Prompts(load("item-title"), tokenizer), data, np.arange(7), spans=True)
 
 
 def test_two_processes_at_once(data: Dataset, tiny_llm: Callable[..., Path], tokenizer: Tokenizer) -> None:

@@ -21,7 +21,7 @@ Piece = tuple[str, str, int | None]
 """Some text, what it is part of, and whose title it is."""
 SOFT = {"user": -1, "item": -2, "warm": -3, "history": -4}
 ABOUT_ROWS = [name for name in SHIPPED if load(name).task != "item"]
-ALWAYS = {"e4srec-ctr": ("history",)}
+ALWAYS = dict.fromkeys(("e4srec", "e4srec-ctr"), ("history",))
 """Places that are never empty."""
 NASTY = {
     "alien": "{target} {{history}} {user}",

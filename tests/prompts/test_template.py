@@ -18,6 +18,7 @@ def test_what_is_shipped() -> None:
     assert set(SHIPPED) == {
         *("sasrecllm", "sasrecllm-text", "collm", "collm-text", "sella-rec", "tallrec", "hatllm", "bigrec"),
         *("item-description", "item-title", "plain", "personprompt", "llara-ctr", "e4srec-ctr"),
+        *("llara", "e4srec"),
     }
     for name in SHIPPED:
         shipped = load(name)
@@ -27,6 +28,7 @@ def test_what_is_shipped() -> None:
     three = ("user", "item", "warm")
     soft: dict[str, tuple[str, ...]] = dict.fromkeys(("sasrecllm", "collm", "sella-rec", "tallrec", "plain"), three)
     soft |= {"personprompt": three, "llara-ctr": (*three, "history"), "e4srec-ctr": (*three, "history")}
+    soft |= dict.fromkeys(("llara", "e4srec"), ("user", "history"))
     for name in SHIPPED:
         assert load(name).soft == soft.get(name, ()), name
     assert {"history", "disliked", "target"} <= load("tallrec").slots

@@ -5,7 +5,7 @@ Shapes: B rows   H hidden size   V vocabulary
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from peft.utils import ModulesToSaveWrapper
@@ -33,6 +33,9 @@ class AnswerHead:
         RectoolError: the model's logits are not the plain product of hidden state and head, or it has no such head.
     """
 
+    kind: ClassVar[Literal["answer"]] = "answer"
+    task: ClassVar[Literal["ctr"]] = "ctr"
+
     def __init__(self, model: nn.Module, answers: Answers, loss: AnswerLoss) -> None:
         self.answers = answers
         self.loss = loss
@@ -54,6 +57,10 @@ class AnswerHead:
         with torch.autocast(hidden.device.type, enabled=False):
             logits = self._logits(hidden)
         return logits[:, 0] - logits[:, 1] if self.loss == "softmax" else logits[:, 0]
+
+    def document(self) -> dict[str, Any]:
+        """What model.json says of it."""
+        return {"answers": {"words": list(self.answers.words), "ids": list(self.answers.ids)}, "answer_loss": self.loss}
 
     def _logits(self, hidden: Tensor) -> Tensor:
         """(B, 2) float32 logits of both answers."""

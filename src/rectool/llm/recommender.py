@@ -1,80 +1,93 @@
-"""The one composite that recommends with a language model: backbone, adapter, prompts, soft tokens and answer head.
+"""The one composite that recommends with a language model: backbone, adapter, prompts, mask, soft tokens and head.
 
 Every command that uses a language model loads it here. Shapes: N rows   H hidden size   V vocabulary
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from peft import PeftModel
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from rectool.artifacts import Artifact
 from rectool.data.dataset import Dataset
 from rectool.errors import RectoolError, disk_errors
-from rectool.llm import adapter, soft_saved
+from rectool.llm import adapter, model_json, soft_saved
 from rectool.llm.backbone import Backbone
 from rectool.llm.body import reading
 from rectool.llm.encode import hidden_states
 from rectool.llm.files import Quantize, hushed
 from rectool.llm.head import AnswerHead, AnswerLoss
-from rectool.llm.origins import DOCUMENT, adapter_folder, backbone_of, itself, refuse_other_backbone, seen_from
+from rectool.llm.heads import Head, Task, reader
+from rectool.llm.item_head import ItemHead
+from rectool.llm.mask_plan import CAUSAL, MaskPlan
+from rectool.llm.masks import masked
+from rectool.llm.origins import adapter_folder, backbone_of, itself, refuse_other_backbone, seen_from
 from rectool.llm.references import Resolved, Wanted
 from rectool.llm.soft import SoftTokens
 from rectool.prompts.cached import cached_rows
 from rectool.prompts.prompts import Prompts
 from rectool.prompts.settings import Prompting
-from rectool.prompts.tokens import SOFT_IDS, TokenRows
+from rectool.prompts.tokens import TokenRows
 
-VERSION = 1
-"""Of model.json."""
-DEFAULT_PROMPT, SMALL_PROMPT = "collm-text", "plain"
-"""The templates of yes/no questions, unless another one is asked for; see `usual_prompt`."""
-ITSELF = "."
-"""Stands in model.json for a backbone that the folder itself holds."""
-
+DEFAULT_PROMPT, SMALL_PROMPT, NEXT_ITEM_PROMPT = "collm-text", "plain", "hatllm"
+"""The templates unless another one is asked for; see `usual_prompt`."""
 Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
 class Recommender:
-    """A language model that answers whether a user will like an item.
+    """A language model that answers whether a user will like an item, or says which item comes next.
 
     Attributes:
         name: the folder or the name of the hub that it was loaded from.
         backbone: what the adapter stands on; what the model is, if it has none.
         model: in evaluation mode; with a live adapter, or with one that has been merged.
+        head: what is made of the hidden state at a prompt's last token.
         soft: what fills the prompts' places for embeddings, if they have any; on the device.
         adapter: the role of the parent whose adapter the model has, if it is another artifact's.
+        mask: which tokens of a prompt see which.
     """
 
     name: str
     backbone: Backbone
     model: PreTrainedModel | PeftModel
     prompts: Prompts
-    head: AnswerHead
+    head: Head
     device: torch.device
     soft: SoftTokens | None = None
     adapter: str | None = None
+    mask: MaskPlan = CAUSAL
 
     @property
-    def task(self) -> Literal["ctr"]:
+    def task(self) -> Task:
         """What it can be asked."""
-        return "ctr"
+        return self.head.task
+
+    @property
+    def answering(self) -> AnswerHead:
+        """The head of a model that answers yes/no questions.
+
+        Raises:
+            RectoolError: it has another one.
+        """
+        if not isinstance(self.head, AnswerHead):
+            raise RectoolError(f"{self.name} predicts the next item; it answers no yes/no questions")
+        return self.head
 
     @property
     def answer_loss(self) -> AnswerLoss:
-        return self.head.loss
+        return self.answering.loss
 
     def score(
         self,
@@ -84,17 +97,34 @@ class Recommender:
         budget: int | None = None,
         progress: Progress | None = None,
     ) -> NDArray[np.float32]:
-        """The score (N,) of each row's user and item; its sigmoid is the probability of label 1.
+        """The score (N,) of each row's user and item: of an answer head its sigmoid is the probability of label 1, of
+        an item head it is the item's logit.
 
         Args:
             rows: (N,) rows of the log in any order, repeats allowed.
             budget: tokens encoded together; None for what suits the device.
 
         Raises:
-            RectoolError: a prompt cannot be made, or the device has no memory for one.
+            RectoolError: a prompt cannot be made, the device has no memory for one, or the head gives no scores.
+        """
+        asked, items = self.asked(dataset, rows), dataset.item[rows]
+        return self.score_tokens(asked.tokens, items, wanted=asked.wanted, budget=budget, progress=progress)
+
+    def states(
+        self,
+        dataset: Dataset,
+        rows: NDArray[np.integer[Any]],
+        *,
+        budget: int | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+        """The hidden state at the last token of each row's prompt, whatever the head; see `score`.
+
+        Yields:
+            Each row once, in no particular order: (places (B,), states (B, H) in the model's dtype, on the device).
         """
         asked = self.asked(dataset, rows)
-        return self.score_tokens(asked.tokens, wanted=asked.wanted, budget=budget, progress=progress)
+        return self.states_of(asked.tokens, wanted=asked.wanted, budget=budget, progress=progress)
 
     def asked(self, dataset: Dataset, rows: NDArray[np.integer[Any]]) -> Resolved:
         """The prompts of rows (N,) of the log, with references in the places for embeddings.
@@ -102,10 +132,33 @@ class Recommender:
         Raises:
             RectoolError: a prompt cannot be made, or the soft tokens are of another data set.
         """
-        tokens = cached_rows(self.prompts, dataset, rows)
+        tokens = cached_rows(self.prompts, dataset, rows, spans=not self.mask.is_causal)
         return Resolved.plain(tokens) if self.soft is None else self.soft.resolve(dataset, rows, tokens)
 
     def score_tokens(
+        self,
+        tokens: TokenRows,
+        items: NDArray[np.integer[Any]],
+        *,
+        wanted: Wanted | None = None,
+        groups: NDArray[np.integer[Any]] | None = None,
+        budget: int | None = None,
+        progress: Progress | None = None,
+    ) -> NDArray[np.float32]:
+        """The score (N,) of each prompt.
+
+        Args:
+            items: (N,) of which an item head gives the logits.
+            wanted, groups: see `states_of`.
+        """
+        scores = np.empty(len(tokens), np.float32)
+        states = self.states_of(tokens, wanted=wanted, groups=groups, budget=budget, progress=progress)
+        for places, hidden in states:
+            with torch.no_grad():
+                scores[places] = self._scored(hidden, items[places]).cpu().numpy()
+        return scores
+
+    def states_of(
         self,
         tokens: TokenRows,
         *,
@@ -113,25 +166,33 @@ class Recommender:
         groups: NDArray[np.integer[Any]] | None = None,
         budget: int | None = None,
         progress: Progress | None = None,
-    ) -> NDArray[np.float32]:
-        """The score (N,) of each prompt; what prompts begin with alike is encoded once.
+    ) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+        """The hidden state at the last token of each prompt, as `states`; what they begin with alike is encoded once.
 
         Args:
             wanted: what references in the prompts mean, see `asked`.
             groups: (N,) prompts of different groups share nothing; None: any may share.
         """
-        scores = np.empty(len(tokens), np.float32)
         shared = np.zeros(len(tokens), np.int64) if groups is None else groups
         soft = self.soft
         vectors = None if soft is None or wanted is None else partial(soft.vectors, wanted)
         with nullcontext() if soft is None else reading(soft):
-            states = hidden_states(
-                self.model, tokens, soft=vectors, device=self.device, budget=budget, groups=shared, progress=progress
+            yield from hidden_states(
+                self.model,
+                tokens,
+                soft=vectors,
+                device=self.device,
+                budget=budget,
+                groups=shared,
+                progress=progress,
+                mask=self.mask,
             )
-            for places, hidden in states:
-                with torch.no_grad():
-                    scores[places] = self.head.scores(hidden).cpu().numpy()
-        return scores
+
+    def _scored(self, hidden: Tensor, items: NDArray[np.integer[Any]]) -> Tensor:
+        """(B,) float32 of states (B, H), see `score`."""
+        if isinstance(self.head, ItemHead):
+            return self.head.scores(hidden, torch.from_numpy(items).to(self.device).long())
+        return self.answering.scores(hidden)
 
 
 def assemble(
@@ -140,6 +201,8 @@ def assemble(
     prompts: Prompts,
     *,
     device: torch.device,
+    head: Head | None = None,
+    mask: MaskPlan = CAUSAL,
     answer_loss: AnswerLoss = "softmax",
     name: str | None = None,
     soft: SoftTokens | None = None,
@@ -149,24 +212,41 @@ def assemble(
 
     Args:
         prompts: for which `refuse_unfit` has been asked.
+        head: None for one that answers the prompts' question with `answer_loss`; an item head is put on the device.
+        mask: which tokens see which; the model is made able to take it.
         soft: what fills their places for embeddings; it is put on the device.
         adapter: the role of the parent whose adapter the model has, so that it is referred to and not written again.
 
     Raises:
-        RectoolError: the model's head is no plain matrix, or the prompts have other places than are filled.
+        RectoolError: the prompts are of another task than the head, or have other places than are filled; the model's
+            head is no plain matrix, its width is not that of the item head, or the mask does not fit its depth.
     """
     kinds = {} if soft is None else soft.kinds
     if dict(prompts.soft) != kinds:
         raise RectoolError(
             f"prompt {prompts.template.name} has places for {_listed(prompts.soft)}, but there are {_listed(kinds)}"
         )
-    head = AnswerHead(model, prompts.answers, answer_loss)
+    head = head if head is not None else AnswerHead(model, prompts.answers, answer_loss)
+    if prompts.template.task != head.task:
+        raise RectoolError(
+            f"prompt {prompts.template.name} is of task {prompts.template.task}, but the model is for {head.task}"
+        )
+    config = backbone.config.get_text_config(decoder=True)
+    if isinstance(head, ItemHead):
+        if head.hidden_size != config.hidden_size:
+            raise RectoolError(
+                f"the item head is of width {head.hidden_size}, but {backbone.name} is of {config.hidden_size}"
+            )
+        head.to(device)
+    if not mask.is_causal:
+        mask.layers(config.num_hidden_layers)
+        masked(model)
     soft = None if soft is None else soft.to(device)
-    return Recommender(name or backbone.name, backbone, model, prompts, head, device, soft, adapter)
+    return Recommender(name or backbone.name, backbone, model, prompts, head, device, soft, adapter, mask)
 
 
 def usual_prompt(backbone: Backbone, usual: str = DEFAULT_PROMPT) -> str:
-    """The template to ask a model with: a small one of `rectool prep backbone` knows no other words than its own."""
+    """The template of yes/no questions: a small one of `rectool prep backbone` knows no other words than its own."""
     is_small = backbone.artifact is not None and backbone.artifact.manifest.kind == "backbone"
     return SMALL_PROMPT if is_small else usual
 
@@ -175,15 +255,16 @@ def refuse_unfit(prompts: Prompts, backbone: Backbone) -> None:
     """Find out before weights are read whether a language model can be asked with prompts.
 
     Raises:
-        RectoolError: they ask no yes/no question, an answer is not one token, they tell embeddings of a history with
-            dislikes in it, or they have tokens that the model does not know.
+        RectoolError: they ask a yes/no question of which an answer is not one token, tell embeddings of a history with
+            dislikes in it, are about items, or have tokens that the model does not know.
     """
     if "history" in prompts.soft and "disliked" in prompts.template.slots:
         raise RectoolError(
             f"prompt {prompts.template.name} tells likes and dislikes, but history tokens are of likes alone; leave "
             "history out of --tokens, or {disliked} out of the prompt"
         )
-    _ = prompts.answers
+    if prompts.template.task != "next-item":
+        _ = prompts.answers
     prompts.fits(backbone.vocabulary, backbone.name)
 
 
@@ -225,44 +306,27 @@ def load(
     Raises:
         RectoolError: its files are damaged, or the backbone is not there, or is another one.
     """
-    path = artifact.file(DOCUMENT)
-    said = json.loads(path.read_bytes())
-    try:
-        version, known, ids = int(said["version"]), said["backbone"], list(said["answers"]["ids"])
-        is_tuned_whole, loss, record = known["name"] == ITSELF, said["answer_loss"], said["prompt"]
-        needed = (known["architecture"], int(known["vocabulary"]), int(known["hidden_size"]))
-        adapted, refused = said["adapter"], _refused(said)
-    except (KeyError, TypeError, ValueError) as problem:
-        raise RectoolError(f"{path} is not of rectool tune-lora ({problem!r}); tune the model again") from problem
-    if version > VERSION or refused:
-        raise RectoolError(
-            f"{path} {refused or f'has version {version}'}, which this rectool does not know: upgrade with: "
-            f"pip install -U 'rectool>={artifact.manifest.rectool}'"
-        )
-    found = itself(artifact) if is_tuned_whole else backbone_of(artifact, known, backbone)
-    refuse_other_backbone(artifact, found, needed)
-    prompts = Prompts.from_record(record, found.tokenizer())
+    said = model_json.read(artifact)
+    found = itself(artifact) if said.is_whole else backbone_of(artifact, said.backbone, backbone)
+    refuse_other_backbone(artifact, found, said.needed)
+    prompts = Prompts.from_record(said.prompt, found.tokenizer())
     refuse_unfit(prompts, found)
-    if list(prompts.answers.ids) != ids:
-        raise RectoolError(
-            f"{artifact.path} was tuned to answer with tokens {ids}, but the tokenizer of {found.name} has "
-            f"{list(prompts.answers.ids)} for {' and '.join(map(repr, prompts.answers.words))}; name the backbone that "
-            "it was tuned on with --llm"
-        )
-    soft = soft_saved.load(artifact, said) if said["soft_tokens"] else None
+    head = reader(artifact, said.whole, prompts, found.name)
+    soft = soft_saved.load(artifact, said.whole) if said.whole["soft_tokens"] else None
     model: PreTrainedModel | PeftModel = found.model(device=device, dtype=dtype, quantize=quantize)
-    if adapted:
-        folder_of_it = adapter_folder(artifact, adapted)
+    if said.adapter:
+        folder_of_it = adapter_folder(artifact, said.adapter)
         model = adapter.put_on(model, folder_of_it, merge=merge and quantize is None, device=device)
     return assemble(
         found,
         model,
         prompts,
         device=device,
-        answer_loss=loss,
+        head=head(model),
+        mask=said.mask,
         name=str(artifact.path),
         soft=soft,
-        adapter=adapted if isinstance(adapted, str) else None,
+        adapter=said.adapter if isinstance(said.adapter, str) else None,
     )
 
 
@@ -277,53 +341,19 @@ def save(recommender: Recommender, directory: Path, out: Path) -> None:
         out: where the artifact will stand, for what is said relative to it.
     """
     soft = recommender.soft
-    tuned_whole = not isinstance(recommender.model, PeftModel) and soft is None
+    is_whole = not isinstance(recommender.model, PeftModel) and soft is None
     with disk_errors(directory, "choose another --out"):
         if soft is not None:
             soft_saved.save(soft, directory)
+        if isinstance(recommender.head, ItemHead):
+            recommender.head.save(directory)
         if isinstance(recommender.model, PeftModel) and recommender.adapter is None:
             adapter.save(recommender.model, directory, seen_from(out, recommender.backbone))
-        if tuned_whole:
+        if is_whole:
             with hushed():
                 recommender.model.save_pretrained(directory, max_shard_size="1000GB")
                 recommender.prompts.tokenizer.wrapped.save_pretrained(directory, save_jinja_files=False)
-        text = json.dumps(_document(recommender, out, tuned_whole=tuned_whole), indent=1, ensure_ascii=False)
-        (directory / DOCUMENT).write_text(text + "\n", encoding="utf-8")
-
-
-def _document(recommender: Recommender, out: Path, *, tuned_whole: bool) -> dict[str, Any]:
-    """What model.json says; docs/artifacts.md explains each field."""
-    backbone, answers, soft = recommender.backbone, recommender.head.answers, recommender.soft
-    config = backbone.config.get_text_config(decoder=True)
-    return {
-        "version": VERSION,
-        "task": recommender.task,
-        "head": "answer",
-        "backbone": {
-            "name": ITSELF if tuned_whole else seen_from(out, backbone),
-            "commit": None if tuned_whole else backbone.commit,
-            "architecture": config.model_type,
-            "vocabulary": backbone.vocabulary,
-            "hidden_size": config.hidden_size,
-        },
-        "adapter": recommender.adapter or isinstance(recommender.model, PeftModel),
-        "prompt": recommender.prompts.record(),
-        "answers": {"words": list(answers.words), "ids": list(answers.ids)},
-        "answer_loss": recommender.answer_loss,
-        "mask": "causal",
-        "soft_tokens": [{"kind": kind, "count": count} for kind, count in soft.kinds.items()] if soft else [],
-        **({"soft": soft_saved.document(soft)} if soft else {}),
-    }
-
-
-def _refused(said: Mapping[str, Any]) -> str | None:
-    """What a model.json asks for that is not there yet."""
-    plain = {"task": "ctr", "head": "answer", "mask": "causal"}
-    for name, value in plain.items():
-        if said[name] != value:
-            return f"has {name} {said[name]!r}"
-    unknown = {kind for each in said["soft_tokens"] if (kind := each["kind"]) not in SOFT_IDS}
-    return f"has soft tokens of kind {min(unknown)!r}" if unknown else None
+        model_json.write(recommender, directory, out, is_whole=is_whole)
 
 
 def _listed(kinds: Mapping[str, int]) -> str:

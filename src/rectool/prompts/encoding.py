@@ -16,7 +16,7 @@ from rectool.prompts.entries import different
 from rectool.prompts.filling import Columns, Filling, Rows, Titles, written
 from rectool.prompts.layout import Entries, Fixed, Text, fixed
 from rectool.prompts.tokenizer import Encoded, Tokenizer
-from rectool.prompts.tokens import Longs, TokenRows, bounds, within
+from rectool.prompts.tokens import Longs, TokenRows, bounds, side_by_side
 
 
 def fitted(pieces: Fixed, tokenizer: Tokenizer, filling: Filling, rows: int, longest: int, *, spans: bool) -> TokenRows:
@@ -63,7 +63,7 @@ def encoded(pieces: Fixed, tokenizer: Tokenizer, filling: Columns, rows: int, *,
         else:
             found.append((np.tile(piece, rows), np.full(rows, len(piece))))
         before = before + found[-1][1]
-    ids, offsets = _side_by_side(found, before)
+    ids, offsets = side_by_side(found, before)
     if not spans:
         return TokenRows(ids, offsets)
     row, all_spans = _in_order(titles)
@@ -135,17 +135,6 @@ def _histories(piece: Entries, tokenizer: Tokenizer, filling: Rows, *, spans: bo
 def _moved(spans: NDArray[np.int32], by: Longs) -> NDArray[np.int32]:
     """Spans (S, 3) so many tokens further on."""
     return np.column_stack([spans[:, :2] + by[:, None], spans[:, 2]]).astype(np.int32)
-
-
-def _side_by_side(pieces: Sequence[tuple[NDArray[np.int32], Longs]], lengths: Longs) -> tuple[NDArray[np.int32], Longs]:
-    """Ragged pieces as one ragged array: of each row, all its pieces."""
-    offsets = bounds(lengths)
-    output = np.empty(int(offsets[-1]), np.int32)
-    start = offsets[:-1]
-    for ids, counts in pieces:
-        output[np.repeat(start, counts) + within(counts)] = ids
-        start = start + counts
-    return output, offsets
 
 
 def _in_order(titles: Sequence[tuple[Longs, NDArray[np.int32]]]) -> tuple[Longs, NDArray[np.int32]]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rectool.errors import RectoolError
 from rectool.prompts.markup import SOFT, Parts, Slot
 from rectool.prompts.template import Template
-from rectool.prompts.tokenizer import Tokenizer
+from rectool.prompts.tokenizer import Encoded, Tokenizer
 from rectool.prompts.tokens import SOFT_IDS
 
 
@@ -99,22 +99,12 @@ def arrange(
 
 
 def answers(template: Template, tokenizer: Tokenizer, layout: Layout) -> Answers:
-    """The answer words as tokens, found from the end of a prompt.
-
-    Between the prompt and the answer stands a space, unless the prompt ends in white space or in a special token.
+    """The answer words as tokens, found from the end of a prompt, see `_ending`.
 
     Raises:
         RectoolError: a word is not exactly one token there: says what it becomes.
     """
-    last = layout[-1]
-    if isinstance(last, Entries):
-        tail, inside, joiner = "", True, " "
-    elif isinstance(last, Text):
-        tail = "".join("title" if isinstance(part, Slot) else part for part in last.parts)
-        joiner, inside = "" if tail[-1].isspace() else " ", last.inside
-    else:
-        tail, inside = "", last.ids[-1] < 0 or tokenizer.continues
-        joiner = " " if last.ids[-1] < 0 else ""
+    tail, inside, joiner = _ending(layout, tokenizer)
     before = tokenizer.encode([tail], inside=inside).ids.tolist() if tail else []
     ids = []
     for word in template.answers:
@@ -128,6 +118,36 @@ def answers(template: Template, tokenizer: Tokenizer, layout: Layout) -> Answers
             f"with the tokenizer of {tokenizer.name}; choose other words"
         )
     return Answers(template.answers, (ids[0], ids[1]))
+
+
+def outputs(template: Template, tokenizer: Tokenizer, layout: Layout, titles: Sequence[str]) -> Encoded:
+    """What a model is to write after a prompt, for each of N titles: the setting `output`, then the end token.
+
+    It is a text of its own, tokenised apart from the prompt, so that its tokens are the same after each prompt.
+    Before it stands a space, unless the prompt ends in white space or in a special token. A tokenizer without an end
+    token closes nothing.
+    """
+    tail, inside, joiner = _ending(layout, tokenizer)
+    before, after = template.output
+    written = [f"{joiner}{before}{title}{after}" for title in titles]
+    found = tokenizer.encode(written, inside=inside or bool(tail))
+    if tokenizer.stop is None:
+        return found
+    return Encoded(np.insert(found.ids, np.cumsum(found.lengths), tokenizer.stop), found.lengths + 1)
+
+
+def _ending(layout: Layout, tokenizer: Tokenizer) -> tuple[str, bool, str]:
+    """The text that a prompt ends in, whether that goes on from something, and what stands after it before an answer.
+
+    Between the prompt and the answer stands a space, unless the prompt ends in white space or in a special token.
+    """
+    last = layout[-1]
+    if isinstance(last, Entries):
+        return "", True, " "
+    if isinstance(last, Text):
+        tail = "".join("title" if isinstance(part, Slot) else part for part in last.parts)
+        return tail, last.inside, "" if tail[-1].isspace() else " "
+    return "", last.ids[-1] < 0 or tokenizer.continues, " " if last.ids[-1] < 0 else ""
 
 
 def _not_one_token(

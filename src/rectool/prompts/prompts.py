@@ -14,7 +14,7 @@ from rectool.data.dataset import Dataset
 from rectool.errors import RectoolError
 from rectool.prompts import layout as layouts
 from rectool.prompts import template as templates
-from rectool.prompts.catalogue import Catalogue
+from rectool.prompts.catalogue import Catalogue, taken
 from rectool.prompts.earlier import EarlierItems
 from rectool.prompts.encoding import encoded, fitted, least
 from rectool.prompts.filling import Filling, Items, Rows
@@ -22,7 +22,7 @@ from rectool.prompts.layout import Answers
 from rectool.prompts.settings import LONGEST, Prompting
 from rectool.prompts.template import Template
 from rectool.prompts.tokenizer import Tokenizer
-from rectool.prompts.tokens import TokenRows
+from rectool.prompts.tokens import TokenRows, bounds
 
 __all__ = ["Answers", "Examples", "Prompts"]
 
@@ -183,13 +183,38 @@ class Prompts:
         self._need("item")
         return self._tokens(dataset, items, spans=False)
 
+    def outputs(self, dataset: Dataset, items: NDArray[Any]) -> TokenRows:
+        """What a model is to write after these prompts where the next item is one of `items` (N,): its title.
+
+        The template's setting `output` is a text of its own, tokenised apart from the prompt, and closed by the
+        tokenizer's end token if it has one. Before it stands a space, unless the prompt ends in white space or in a
+        special token. So a title is the same tokens after each prompt, in training and when titles are grounded.
+
+        Raises:
+            RectoolError: the template does not ask for the next item.
+        """
+        self._need("next-item")
+        _, catalogue, _ = self._views(dataset)
+        chunks = []
+        for start in range(0, max(len(items), 1), CHUNK):
+            titles = taken(catalogue.titles, items[start : start + CHUNK])
+            found = layouts.outputs(self.template, self.tokenizer, self.layout, titles)
+            chunks.append(TokenRows(found.ids, bounds(found.lengths)))
+        return TokenRows.joined(chunks)
+
+    def title_in(self, written: str) -> str:
+        """The title in what a model has written, in the form of the setting `output` or in another one.
+
+        Of several lines it is in the first; where more follows what stands after a title there, that is left out.
+        """
+        before, after = (part.strip() for part in self.template.output)
+        first = written.strip().partition("\n")[0].strip().removeprefix(before)
+        title = first.removesuffix(after) if first.endswith(after) else first.partition(after)[0]
+        return title.strip()
+
     def filling(self, dataset: Dataset, rows: NDArray[Any]) -> Filling:
         """What fills the prompts of rows of the log, or of items."""
-        if self._seen is None or self._seen[0] is not dataset:
-            of_rows = self.template.task != "item"
-            earlier = EarlierItems(dataset, self.template, self.history) if of_rows else None
-            self._seen = dataset, Catalogue(dataset), earlier
-        _, catalogue, earlier = self._seen
+        _, catalogue, earlier = self._views(dataset)
         if earlier is None:
             return Items(self.template, catalogue, rows, np.zeros(len(rows), np.int64))
         return Rows(self.template, catalogue, rows, dataset.item[rows], earlier.of(rows))
@@ -300,6 +325,14 @@ class Prompts:
             filling = self.filling(dataset, part)
             chunks.append(fitted(self._fixed, self.tokenizer, filling, len(part), self.max_tokens, spans=spans))
         return TokenRows.joined(chunks)
+
+    def _views(self, dataset: Dataset) -> tuple[Dataset, Catalogue, EarlierItems | None]:
+        """The data set as prompts see it, made once."""
+        if self._seen is None or self._seen[0] is not dataset:
+            of_rows = self.template.task != "item"
+            earlier = EarlierItems(dataset, self.template, self.history) if of_rows else None
+            self._seen = dataset, Catalogue(dataset), earlier
+        return self._seen
 
     def _need(self, *tasks: str) -> None:
         if self.template.task not in tasks:

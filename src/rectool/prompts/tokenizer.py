@@ -110,6 +110,12 @@ class Tokenizer:
         return int(max([size - 1, *added, *self.start, *self.end]))
 
     @property
+    def stop(self) -> int | None:
+        """The id that ends what a model writes; None of a tokenizer without one."""
+        found: int | None = self.wrapped.eos_token_id
+        return found
+
+    @property
     def has_chat(self) -> bool:
         """Whether it comes with a chat template."""
         return bool(getattr(self.wrapped, "chat_template", None))
@@ -181,6 +187,11 @@ class Tokenizer:
                 f"the chat template of {self.name} does not write a message once as it is; pass --chat-template off"
             )
         return before, after[0]
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The text that tokens stand for, special ones left out."""
+        written: str = self._whole.decode(list(ids), skip_special_tokens=True)
+        return written
 
     def shown(self, ids: Sequence[int]) -> list[str]:
         """Each token as its vocabulary spells it."""

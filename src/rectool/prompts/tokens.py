@@ -69,6 +69,12 @@ class TokenRows:
             span_offsets = bounds(np.diff(self.span_offsets)[places])
         return TokenRows(self.ids[_places(self.offsets, places)], bounds(self.lengths[places]), spans, span_offsets)
 
+    def followed_by(self, others: TokenRows) -> TokenRows:
+        """Each row with the row of `others` of the same number after it; spans are those of the former."""
+        pieces = [(self.ids, self.lengths), (others.ids, others.lengths)]
+        ids, offsets = side_by_side(pieces, self.lengths + others.lengths)
+        return TokenRows(ids, offsets, self.spans, self.span_offsets, self.shortened)
+
     @staticmethod
     def joined(several: Sequence[TokenRows]) -> TokenRows:
         """The rows of several, one after the other; all of them have spans, or none has."""
@@ -99,6 +105,22 @@ def within(lengths: NDArray[Any]) -> Longs:
     """0, 1, 2, ... for each of N neighbours, one after the other."""
     offsets = bounds(lengths)
     return np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+
+
+def side_by_side(pieces: Sequence[tuple[NDArray[np.int32], Longs]], lengths: Longs) -> tuple[NDArray[np.int32], Longs]:
+    """Ragged pieces as one ragged array: of each row, all its pieces.
+
+    Args:
+        pieces: values, and how many each row (N,) has of them.
+        lengths: (N,) the sums of these.
+    """
+    offsets = bounds(lengths)
+    output = np.empty(int(offsets[-1]), np.int32)
+    start = offsets[:-1]
+    for values, counts in pieces:
+        output[np.repeat(start, counts) + within(counts)] = values
+        start = start + counts
+    return output, offsets
 
 
 def _places(offsets: Longs, places: NDArray[Any]) -> Longs:

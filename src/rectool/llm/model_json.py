@@ -1,0 +1,126 @@
+"""What an `llm` artifact says of itself, in model.json; docs/artifacts.md explains each field."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peft import PeftModel
+
+from rectool.artifacts import Artifact
+from rectool.errors import RectoolError
+from rectool.llm import soft_saved
+from rectool.llm.heads import KINDS, Task
+from rectool.llm.mask_plan import MaskPlan
+from rectool.llm.origins import DOCUMENT, seen_from
+from rectool.llm.title_head import TitleHead
+from rectool.prompts.tokens import SOFT_IDS
+
+if TYPE_CHECKING:
+    from rectool.llm.recommender import Recommender
+
+VERSION = 1
+ITSELF = "."
+"""Stands for a backbone that the folder itself holds."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What model.json says, as far as all models say it.
+
+    Attributes:
+        backbone: its name and commit.
+        needed: architecture, vocabulary and hidden size of the backbone.
+        is_whole: whether the folder is a model by itself.
+        adapter: whether PEFT files stand in the folder; or the role of the parent that has them.
+        prompt: for `Prompts.from_record`.
+        head: its kind.
+        mask: which tokens see which.
+        whole: all of it.
+    """
+
+    backbone: Mapping[str, Any]
+    needed: tuple[str, int, int]
+    is_whole: bool
+    adapter: bool | str
+    prompt: dict[str, Any]
+    head: str
+    mask: MaskPlan
+    whole: Mapping[str, Any]
+
+    @property
+    def task(self) -> Task:
+        return KINDS[self.head]
+
+
+def read(artifact: Artifact) -> Said:
+    """What an `llm` artifact says of itself.
+
+    Raises:
+        RectoolError: it is damaged, or of a later version.
+    """
+    path = artifact.file(DOCUMENT)
+    said = json.loads(path.read_bytes())
+    try:
+        version, known = int(said["version"]), said["backbone"]
+        needed = (known["architecture"], int(known["vocabulary"]), int(known["hidden_size"]))
+        is_whole, adapter, prompt = known["name"] == ITSELF, said["adapter"], said["prompt"]
+        refused = _refused(said) if version <= VERSION else f"has version {version}"
+    except (KeyError, TypeError, ValueError) as problem:
+        raise RectoolError(f"{path} is not of rectool tune-lora ({problem!r}); tune the model again") from problem
+    if refused:
+        raise RectoolError(
+            f"{path} {refused}, which this rectool does not know: upgrade with: "
+            f"pip install -U 'rectool>={artifact.manifest.rectool}'"
+        )
+    return Said(known, needed, is_whole, adapter, prompt, said["head"], MaskPlan.parse(said["mask"]), said)
+
+
+def write(recommender: Recommender, directory: Path, out: Path, *, is_whole: bool) -> None:
+    """Write it.
+
+    Args:
+        directory: where to write.
+        out: where the artifact will stand, for what is said relative to it.
+        is_whole: the folder is a model by itself.
+
+    Raises:
+        OSError: the disk is full or refuses.
+    """
+    backbone, head, soft = recommender.backbone, recommender.head, recommender.soft
+    config = backbone.config.get_text_config(decoder=True)
+    said = {
+        "version": VERSION,
+        "task": recommender.task,
+        "head": head.kind,
+        "backbone": {
+            "name": ITSELF if is_whole else seen_from(out, backbone),
+            "commit": None if is_whole else backbone.commit,
+            "architecture": config.model_type,
+            "vocabulary": backbone.vocabulary,
+            "hidden_size": config.hidden_size,
+        },
+        "adapter": recommender.adapter or isinstance(recommender.model, PeftModel),
+        "prompt": recommender.prompts.record(),
+        **({} if isinstance(head, TitleHead) else head.document()),
+        "mask": recommender.mask.text,
+        "soft_tokens": [{"kind": kind, "count": count} for kind, count in soft.kinds.items()] if soft else [],
+        **({"soft": soft_saved.document(soft)} if soft else {}),
+    }
+    text = json.dumps(said, indent=1, ensure_ascii=False)
+    (directory / DOCUMENT).write_text(text + "\n", encoding="utf-8")
+
+
+def _refused(said: Mapping[str, Any]) -> str | None:
+    """What a model.json asks for that this version does not have."""
+    if KINDS.get(said["head"]) != said["task"]:
+        return f"has head {said['head']!r} for task {said['task']!r}"
+    try:
+        MaskPlan.parse(said["mask"])
+    except RectoolError:
+        return f"has mask {said['mask']!r}"
+    unknown = {kind for each in said["soft_tokens"] if (kind := each["kind"]) not in SOFT_IDS}
+    return f"has soft tokens of kind {min(unknown)!r}" if unknown else None
