@@ -109,6 +109,8 @@ def test_a_model_as_it_is_equals_the_slow_way(
         "max_tokens": 512,
         "noun": "movies",
         "chat": False,
+        "head": "answer",
+        "mask": "causal",
         "answers": ["Yes", "No"],
         "answer_loss": "softmax",
         "precision": "float32",
@@ -285,10 +287,7 @@ def test_mistakes_are_one_line(
         return str(done.error)
 
     llama = tiny_llm("llama")
-    for model in (llama, tuned()):
-        assert "--task next-item: a language model rates the rows that have a label" in refused(
-            model, "--task", "next-item"
-        )
+    assert f"--task next-item: {tuned()} answers yes/no questions" in refused(tuned(), "--task", "next-item")
     assert "is a bert model, which is not causal" in refused(tiny_encoder)
     assert "--llm gpt2 would be another one" in refused(llama, "--llm", "gpt2")
     assert "--shots -1 must not be negative" in refused(llama, "--shots", -1)

@@ -315,7 +315,7 @@ def test_a_stopped_run_goes_on(
         (("MODEL", "--retriever", "MODEL"), "--retriever: MODEL is a collaborative model, which ranks the catalogue"),
         (("MODEL", "--candidates", 9), "--candidates: MODEL is a collaborative model"),
         (("MODEL", "--shots", 2), "--shots: MODEL is a collaborative model"),
-        (("LLM",), "a language model rates items one by one; name a model of rectool train-cf that finds them"),
+        (("LLM",), "a language model that answers questions rates items one by one; name a model of rectool train-cf"),
         (("LLM", "--retriever", "LLM"), "LLM"),
         (("LLM", "--retriever", "MODEL", "--candidates", 9), "--candidates 9 must not be fewer than --k 10"),
         (("LLM", "--retriever", "MODEL", "--candidates", 0), "--candidates 0 must be at least 1"),

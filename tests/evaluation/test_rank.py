@@ -14,8 +14,8 @@ from torch import Tensor
 from rectool.data.dataset import Dataset
 from rectool.data.histories import HistoryRule
 from rectool.errors import RectoolError
-from rectool.evaluation import rank
-from rectool.evaluation.rank import Ranking, rank_rows
+from rectool.evaluation import rank, sweep
+from rectool.evaluation.rank import Ranking, rank_rows, rank_scores
 from rectool.models.model import CatalogueScores, FactorModel, Model, Sequences, Size
 
 CPU = torch.device("cpu")
@@ -107,7 +107,7 @@ def test_equals_a_sort_of_all_scores(
     random_log: Any, monkeypatch: Any, kind: Any, exclude: Any, values: int, memory: int | None
 ) -> None:
     """From constant scores to hardly any tie, in slices of one item to all of them."""
-    monkeypatch.setattr(rank, "GROUP", 3)
+    monkeypatch.setattr(sweep, "GROUP", 3)
     monkeypatch.setattr(rank, "ROWS", 7)
     dataset = random_log(values, rows=90, users=6, items=53)
     table = np.random.default_rng(values).integers(0, values, (6, 53)).astype(np.float32) - values // 2
@@ -117,6 +117,17 @@ def test_equals_a_sort_of_all_scores(
             kind(table), None, dataset, rows, k=k, exclude=exclude, device=CPU, memory_bytes=memory, batch_tokens=9
         )
         assert_same(found, naive(table, dataset, rows, k, exclude))
+
+
+@pytest.mark.parametrize("exclude", ["none", "history", "train"])
+def test_scores_in_batches_of_any_order(random_log: Any, exclude: Any) -> None:
+    dataset = random_log(4, rows=90, users=6, items=53)
+    table = np.random.default_rng(4).integers(0, 4, (6, 53)).astype(np.float32)
+    rows = np.random.default_rng(0).permutation(90)[:40]
+    batches = np.array_split(np.random.default_rng(1).permutation(40), 4)
+    scores = [(places, torch.from_numpy(table[dataset.user[rows[places]]])) for places in batches]
+    found = rank_scores(dataset, rows, scores, k=5, exclude=exclude, device=CPU)
+    assert_same(found, naive(table, dataset, rows, 5, exclude))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -16,7 +16,7 @@ from rectool.commands.flags import command
 from rectool.commands.making import make_artifact
 from rectool.commands.options import Resumable, Talk
 from rectool.errors import RectoolError
-from rectool.evaluation.settings import Computing, Language, Measuring, Ranked, Rating, Untuned
+from rectool.evaluation.settings import Computing, Grounding, Language, Masking, Measuring, Ranked, Rating, Untuned
 from rectool.prompts.settings import Prompting
 from rectool.settings import setting
 
@@ -59,6 +59,7 @@ def register(app: typer.Typer) -> None:
             "rectool eval data/ml-1m runs/mf --warm 'count>3' --threshold valid --out runs/mf-warm",
             "rectool eval data/games runs/sasrec --exclude history --topk --out runs/sasrec-test",
             "rectool eval data/ml-1m runs/lora --out runs/lora-test",
+            "rectool eval data/games runs/titles --ground trie --beams 20 --out runs/titles-test",
             "rectool eval data/ml-1m --llm Qwen/Qwen2-0.5B --noun movies --shots 4 --out runs/qwen-test",
         ],
     )(evaluate)
@@ -72,6 +73,8 @@ def evaluate(
     language: Language,
     prompting: Prompting,
     untuned: Untuned,
+    grounding: Grounding,
+    masking: Masking,
     computing: Computing,
     make: Resumable,
     talk: Talk,
@@ -83,7 +86,17 @@ def evaluate(
     if "dataset" in make.parents():
         raise RectoolError(f"--parent dataset: the data set is {evaluated.data}, the first argument")
     data = open_artifact(evaluated.data, "dataset", elsewhere=make.parents())
-    model = subjects.find(evaluated.model, evaluated.data, measuring, language, prompting, untuned, make.parents())
+    model = subjects.find(
+        evaluated.model,
+        evaluated.data,
+        measuring,
+        language,
+        prompting,
+        untuned,
+        make.parents(),
+        grounding=grounding,
+        masking=masking,
+    )
 
     @cache
     def evaluation() -> Evaluation:
@@ -227,6 +240,9 @@ def _language_notes(about: dict[str, Any]) -> list[str]:
     if about["shortened"]:
         longer = f"longer than {about['max_tokens']:,} tokens: they lack their oldest titles"
         notes.append(f"{about['shortened']:,} prompts were {longer}")
+    if "ground" in about:
+        way = {"nearest": "the items of the nearest embeddings", "trie": "of the titles that the items have"}
+        notes.append(f"titles are written by {about['beams']} beams, {way[about['ground']]}")
     if "soft_tokens" in about:
         unknown = about["unknown_rows"]
         instead = {"trained": "a vector that was trained for all such", "mean": "the mean of the others"}

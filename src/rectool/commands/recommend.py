@@ -17,7 +17,7 @@ from rectool.commands.options import Resumable, Talk
 from rectool.commands.showing import on_terminal
 from rectool.errors import RectoolError
 from rectool.evaluation.recommend_settings import Asked, Reranking
-from rectool.evaluation.settings import Computing, Language, Measuring, Untuned, given
+from rectool.evaluation.settings import Computing, Grounding, Language, Masking, Measuring, Untuned, given
 from rectool.prompts.settings import Prompting
 
 if TYPE_CHECKING:
@@ -54,11 +54,13 @@ def recommend(
     language: Language,
     prompting: Prompting,
     untuned: Untuned,
+    grounding: Grounding,
+    masking: Masking,
     computing: Computing,
     make: Resumable,
     talk: Talk,
 ) -> None:
-    """Find the best items of users: of the whole catalogue, or by a language model of what a retriever finds."""
+    """Find the best items of users: of the whole catalogue, or, by a yes/no model, of what a retriever finds."""
     from rectool.artifacts import Input, open_artifact
     from rectool.data.dataset import Dataset
     from rectool.evaluation import subjects
@@ -66,7 +68,17 @@ def recommend(
     if "dataset" in make.parents():
         raise RectoolError(f"--parent dataset: the data set is {evaluated.data}, the first argument")
     dataset = Dataset(open_artifact(evaluated.data, "dataset", elsewhere=make.parents()))
-    model = subjects.find(evaluated.model, evaluated.data, Measuring(), language, prompting, untuned, make.parents())
+    model = subjects.find(
+        evaluated.model,
+        evaluated.data,
+        Measuring(),
+        language,
+        prompting,
+        untuned,
+        make.parents(),
+        grounding=grounding,
+        masking=masking,
+    )
     retriever = _retriever(model, evaluated, asked, reranking, make)
     sources = [Input("dataset", evaluated.data, artifact=dataset.artifact), *model.inputs(), *_others(asked, retriever)]
 
@@ -125,13 +137,15 @@ def _retriever(
     from rectool.artifacts import open_artifact
     from rectool.evaluation import subjects
 
-    if isinstance(model, subjects.Collaborative):
+    if model.ranks:
+        kind = "collaborative" if isinstance(model, subjects.Collaborative) else "next-item"
         for flag in given(reranking):
-            raise RectoolError(f"{flag}: {evaluated.model} is a collaborative model, which ranks the catalogue itself")
+            raise RectoolError(f"{flag}: {evaluated.model} is a {kind} model, which ranks the catalogue itself")
         return None
     if reranking.retriever is None:
         raise RectoolError(
-            "a language model rates items one by one; name a model of rectool train-cf that finds them: --retriever DIR"
+            "a language model that answers questions rates items one by one; name a model of rectool train-cf that "
+            "finds them: --retriever DIR"
         )
     if reranking.candidates < asked.k:
         raise RectoolError(f"--candidates {reranking.candidates} must not be fewer than --k {asked.k}")

@@ -6,8 +6,8 @@ Shapes: N rows asked for
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -21,16 +21,21 @@ from rectool.artifacts.shards import Arrays
 from rectool.data.dataset import Dataset
 from rectool.devices import device_named, precision_named
 from rectool.errors import RectoolError
+from rectool.evaluation.language_ranking import Grounded, LanguageRanker, rank
 from rectool.evaluation.rank import Exclude, Ranking
 from rectool.evaluation.score import Progress, Rows, refuse_not_finite
 from rectool.evaluation.scorer import Computation
-from rectool.evaluation.settings import Computing, Language, Task, Untuned
+from rectool.evaluation.settings import Computing, Grounding, Language, Masking, Task, Untuned
+from rectool.llm import isolate, item_head, model_json, soft_saved
 from rectool.llm import recommender as recommenders
-from rectool.llm import soft_saved
 from rectool.llm.backbone import Backbone
 from rectool.llm.files import Quantize
+from rectool.llm.head import AnswerHead
+from rectool.llm.mask_plan import MaskPlan
 from rectool.llm.pieces import pieces
-from rectool.llm.recommender import Recommender, usual_prompt
+from rectool.llm.recommender import NEXT_ITEM_PROMPT, Recommender, refuse_unfit, usual_prompt
+from rectool.llm.references import Resolved
+from rectool.llm.title_head import TitleHead
 from rectool.prompts.prompts import Prompts
 from rectool.prompts.settings import Prompting
 
@@ -45,6 +50,7 @@ class LanguageScorer:
         device: where it will be.
         budget: tokens encoded together; None for what suits the device.
         about: what reports say of it beside what is read with it.
+        grounded: how titles that it writes become items, if it writes any.
     """
 
     name: str
@@ -55,11 +61,14 @@ class LanguageScorer:
     task: Task = "ctr"
     probability: Literal["sigmoid"] | None = "sigmoid"
     stochastic: bool = False
+    grounded: Grounded | None = None
 
     @cached_property
     def recommender(self) -> Recommender:
         loaded = self.load()
-        console.say(f"{loaded.name}, {'as it was' if self.about.get('tuned') else 'not'} tuned: {_said(loaded)}")
+        console.say(
+            f"{loaded.name}, {'as it was' if self.about.get('tuned') else 'not'} tuned: {_said(loaded, self.grounded)}"
+        )
         return loaded
 
     def score(self, dataset: Dataset, rows: Rows, progress: Progress | None = None) -> NDArray[np.float32]:
@@ -70,53 +79,96 @@ class LanguageScorer:
     def rank(
         self, dataset: Dataset, rows: Rows, *, k: int, exclude: Exclude = "none", progress: Progress | None = None
     ) -> Ranking:
-        raise ranks_not(self.name)
+        return rank(
+            self.recommender,
+            dataset,
+            rows,
+            k=k,
+            exclude=exclude,
+            grounded=self.grounded,
+            budget=self.budget,
+            progress=progress,
+        )
 
     def scoring(self, dataset: Dataset, rows: Rows) -> Computation:
-        asked = self.recommender.asked(dataset, rows)
-        tokens = asked.tokens
+        recommender = self.recommender
+        asked = recommender.asked(dataset, rows)
+        items = dataset.item[rows]
 
         def compute(start: int, stop: int, progress: Progress) -> Arrays:
-            part = tokens.take(np.arange(start, stop))
-            scores = self.recommender.score_tokens(part, wanted=asked.wanted, budget=self.budget, progress=progress)
+            scores = recommender.score_tokens(
+                asked.tokens.take(np.arange(start, stop)),
+                items[start:stop],
+                wanted=asked.wanted,
+                budget=self.budget,
+                progress=progress,
+            )
             refuse_not_finite(scores, rows[start:stop], dataset)
             return {"score": scores}
 
-        about = {**_asked(self.recommender), **self.about, "shortened": tokens.shortened}
+        return self._cut(asked, asked.tokens.lengths, compute)
+
+    def ranking(self, dataset: Dataset, rows: Rows, *, k: int, exclude: Exclude) -> Computation:
+        ranker = LanguageRanker(self.recommender, dataset, rows, grounded=self.grounded, budget=self.budget)
+
+        def compute(start: int, stop: int, progress: Progress) -> Arrays:
+            return {**vars(ranker.rank(start, stop, k=k, exclude=exclude, progress=progress))}
+
+        return self._cut(ranker.asked, ranker.costs, compute)
+
+    def _cut(self, asked: Resolved, costs: NDArray[np.int64], compute: Callable[..., Arrays]) -> Computation:
+        """Work on prompts of which each costs so many tokens (N,)."""
+        about = {**_asked(self.recommender, self.grounded), **self.about, "shortened": asked.tokens.shortened}
         columns = {}
         if self.recommender.soft is not None:
             columns = {"unknown_user": asked.unknown_users, "unknown_item": asked.unknown_items}
             about["unknown_rows"] = {name: int(column.sum()) for name, column in columns.items()}
-        cuts = pieces(tokens.lengths, self.recommender.model, self.device)
+        cuts = pieces(costs, self.recommender.model, self.device)
         return Computation(cuts, compute, {"language_model": about}, columns)
 
-    def ranking(self, dataset: Dataset, rows: Rows, *, k: int, exclude: Exclude) -> Computation:
-        raise ranks_not(self.name)
 
-
-def ranks_not(name: str) -> RectoolError:
-    """What a language model that is asked to rank the catalogue answers."""
-    return RectoolError(f"{name} rates rows; it does not rank the catalogue")
-
-
-def tuned(artifact: Artifact, language: Language, dataset: Dataset, computing: Computing) -> LanguageScorer:
+def tuned(
+    artifact: Artifact,
+    language: Language,
+    dataset: Dataset,
+    computing: Computing,
+    *,
+    grounding: Grounding,
+    masking: Masking,
+) -> LanguageScorer:
     """The scorer of an `llm` artifact, which is asked as it was tuned.
 
     Raises:
-        RectoolError: its soft tokens are of another data set.
+        RectoolError: its soft tokens or its items are of another data set, or its mask has nothing to make stricter.
     """
+    said = model_json.read(artifact)
     soft_saved.refuse_other_data(artifact, dataset)
+    item_head.refuse_other_items(artifact, dataset)
+    mask = _stricter(said.mask, masking)
     device = device_named(computing.device)
-    load = partial(
-        recommenders.load,
-        artifact,
-        backbone=language.llm,
-        device=device,
-        dtype=precision_named(language.precision, device),
-        quantize=_quantize(language),
+
+    def load() -> Recommender:
+        loaded = recommenders.load(
+            artifact,
+            backbone=language.llm,
+            device=device,
+            dtype=precision_named(language.precision, device),
+            quantize=_quantize(language),
+        )
+        if masking.isolate_items:
+            isolate.refuse_absolute(loaded.model)
+        return replace(loaded, mask=mask)
+
+    return LanguageScorer(
+        folder.real(artifact.path).name,
+        load,
+        device,
+        computing.batch_tokens,
+        {"tuned": True, "shots": 0, "trained_on": _trained_on(artifact, dataset)},
+        task=said.task,
+        probability="sigmoid" if said.head == AnswerHead.kind else None,
+        grounded=_grounded(grounding) if said.head == TitleHead.kind else None,
     )
-    about = {"tuned": True, "shots": 0, "trained_on": _trained_on(artifact, dataset)}
-    return LanguageScorer(folder.real(artifact.path).name, load, device, computing.batch_tokens, about)
 
 
 def as_it_is(
@@ -128,37 +180,61 @@ def as_it_is(
     computing: Computing,
     *,
     seed: int,
+    task: Task = "ctr",
+    grounding: Grounding,
 ) -> LanguageScorer:
     """The scorer of a language model that has not been tuned.
 
     Args:
         seed: of which train rows are the examples.
+        task: answer a question, or write the next title.
 
     Raises:
         RectoolError: the prompt is wrong, or is not of the model.
     """
     device = device_named(computing.device)
     dtype = precision_named(language.precision, device)
-    prompts = Prompts.chosen(prompting, backbone.tokenizer(), default=usual_prompt(backbone), context=backbone.context)
+    usual = NEXT_ITEM_PROMPT if task == "next-item" else usual_prompt(backbone)
+    prompts = Prompts.chosen(prompting, backbone.tokenizer(), default=usual, context=backbone.context)
+    if prompts.template.task != task:
+        raise RectoolError(f"prompt {prompts.template.name} is of task {prompts.template.task}, but {task} is needed")
+    refuse_unfit(prompts, backbone)
     if untuned.shots:
         prompts = prompts.with_shots(dataset, untuned.shots, seed)
 
     def load() -> Recommender:
         model = backbone.model(device=device, dtype=dtype, quantize=_quantize(language))
-        return recommenders.assemble(backbone, model, prompts, device=device, answer_loss=untuned.answer_loss)
+        head = TitleHead(model) if task == "next-item" else None
+        return recommenders.assemble(
+            backbone, model, prompts, device=device, head=head, answer_loss=untuned.answer_loss
+        )
 
     shots = f"{untuned.shots}-shot" if untuned.shots else "zero-shot"
     about = {"tuned": False, "shots": untuned.shots, "trained_on": None}
-    return LanguageScorer(f"{backbone.label} {shots}", load, device, computing.batch_tokens, about)
+    scorer = LanguageScorer(f"{backbone.label} {shots}", load, device, computing.batch_tokens, about)
+    if task == "ctr":
+        return scorer
+    return replace(scorer, task=task, probability=None, grounded=_grounded(grounding))
+
+
+def _stricter(mask: MaskPlan, masking: Masking) -> MaskPlan:
+    """The mask that flags make of a tuned one."""
+    mask = mask.compressed() if masking.compress_deep else mask
+    return mask.isolated() if masking.isolate_items else mask
+
+
+def _grounded(grounding: Grounding) -> Grounded:
+    plain = Grounded()
+    return Grounded(grounding.ground or plain.by, grounding.beams or plain.beams)
 
 
 def _quantize(language: Language) -> Quantize | None:
     return None if language.quantize == "none" else language.quantize
 
 
-def _asked(recommender: Recommender) -> dict[str, Any]:
+def _asked(recommender: Recommender, grounded: Grounded | None) -> dict[str, Any]:
     """What the scores of a recommender depend on beside its weights."""
-    prompts, soft = recommender.prompts, recommender.soft
+    prompts, soft, head = recommender.prompts, recommender.soft, recommender.head
     about: dict[str, Any] = {
         "backbone": recommender.backbone.label,
         "prompt": prompts.template.name,
@@ -166,24 +242,35 @@ def _asked(recommender: Recommender) -> dict[str, Any]:
         "max_tokens": prompts.max_tokens,
         "noun": prompts.noun,
         "chat": prompts.frame is not None,
-        "answers": list(recommender.head.answers.words),
-        "answer_loss": recommender.answer_loss,
+        "head": head.kind,
+        "mask": recommender.mask.text,
         "precision": str(recommender.model.dtype).removeprefix("torch."),
     }
+    if isinstance(head, AnswerHead):
+        about |= {"answers": list(head.answers.words), "answer_loss": head.loss}
+    if grounded is not None:
+        about |= {"ground": grounded.by, "beams": grounded.beams}
     if soft is not None:
         collaborative = None if soft.collaborative is None else soft.collaborative.name
         about |= {"soft_tokens": soft.kinds, "collaborative": collaborative, "unknown": soft.unknown}
     return about
 
 
-def _said(recommender: Recommender) -> str:
-    asked = _asked(recommender)
+def _said(recommender: Recommender, grounded: Grounded | None) -> str:
+    asked = _asked(recommender, grounded)
     parts = [f"prompt {asked['prompt']}", f"{asked['history']} titles of history", f"noun {asked['noun']}"]
     parts += [f"at most {asked['max_tokens']:,} tokens", "as a chat message" if asked["chat"] else "as plain text"]
     if "soft_tokens" in asked:
         parts.append("soft tokens " + ", ".join(f"{count} {kind}" for kind, count in asked["soft_tokens"].items()))
-    parts += [f"answers {' / '.join(asked['answers'])}", f"{asked['answer_loss']} scores", f"in {asked['precision']}"]
-    return ", ".join(parts)
+    if not recommender.mask.is_causal:
+        parts.append(f"mask {asked['mask']}")
+    if "answers" in asked:
+        parts += [f"answers {' / '.join(asked['answers'])}", f"{asked['answer_loss']} scores"]
+    elif "ground" in asked:
+        parts.append(f"titles of {asked['beams']} beams grounded by {asked['ground']}")
+    else:
+        parts.append("scores of an item head")
+    return ", ".join([*parts, f"in {asked['precision']}"])
 
 
 def _trained_on(artifact: Artifact, dataset: Dataset) -> dict[str, Any] | None:

@@ -1,12 +1,11 @@
 """Full ranking: the place of each row's item among all items, and the best items, with bounded memory.
 
-Shapes: N rows asked for, R rows that are ranked together, I items, C items of a slice of the catalogue,
-K best items, D' width of queries and keys.
+Shapes: N rows asked for, R rows that are ranked together, I items, K best items, D' width of queries and keys.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -14,11 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from rectool.data.dataset import Dataset
 from rectool.data.histories import HistoryRule
 from rectool.evaluation.score import Batch, Progress, Rows, in_batches, refuse_not_finite, scoring
+from rectool.evaluation.sweep import Block, Pairs, slice_width, unpacked
 from rectool.models.model import CatalogueScores, FactorModel, Model
 
 Exclude: TypeAlias = Literal["history", "train", "none"]
@@ -29,11 +28,6 @@ FACTOR_BYTES = {"cpu": 16 << 20, "cuda": 256 << 20}
 """Of two buffers of scores of a factor model; on a CPU what stays in its cache."""
 TABLE_BYTES = {"cpu": 256 << 20, "cuda": 4 << 30}
 """Of the scores of other models, for all items at once."""
-LARGEST_SLICE = 1 << 24
-"""Items up to which a sum of signs is exact in float32."""
-GROUP = 64
-"""Neighbouring items of which only the highest score is looked at, as long as it is not high enough."""
-LOWEST = torch.iinfo(torch.int64).min
 
 
 @dataclass(frozen=True)
@@ -87,37 +81,88 @@ def rank_rows(
     Raises:
         RectoolError: a score is not finite; names the row of interactions.parquet.
     """
-    k = min(k, dataset.items)
-    ranker = _Ranker(dataset, rows, k, _Exclusion(dataset, exclude), device)
-    kind = FACTOR_BYTES if isinstance(model, FactorModel) else TABLE_BYTES
-    most_bytes = memory_bytes or kind[device.type]
-    with scoring(model):
-        if isinstance(model, FactorModel):
+    if isinstance(model, FactorModel):
+        with scoring(model):
             queries, keys = _factors(model, history, dataset, rows, device, batch_tokens)
-            together = min(ROWS, len(rows))
-            products = torch.empty(2, together, _width(dataset.items, together, most_bytes), device=device)
-            with torch.autocast(device.type, enabled=False):  # whoever calls may train in half precision
-                for start in range(0, len(rows), ROWS):
-                    places = np.arange(start, min(start + ROWS, len(rows)))
-                    ranker.rank_factors(places, queries[start : start + ROWS], keys, products)
-                    if progress is not None:
-                        progress(len(places))
-        else:
-
-            def rank_batch(batch: Batch) -> None:
-                ranker.rank_table(batch.places, model.rank(batch.users, batch.sequences))
-
-            most_rows = max(1, most_bytes // (8 * dataset.items))
-            in_batches(
-                rank_batch,
-                history,
-                dataset,
-                rows,
-                device=device,
-                tokens=batch_tokens,
-                most_rows=most_rows,
-                progress=progress,
+            return rank_queries(
+                dataset, rows, queries, keys, k=k, exclude=exclude, memory_bytes=memory_bytes, progress=progress
             )
+    ranker = _Ranker(dataset, rows, k, exclude, device)
+
+    def rank_batch(batch: Batch) -> None:
+        ranker.rank_table(batch.places, model.rank(batch.users, batch.sequences))
+
+    most_rows = max(1, (memory_bytes or TABLE_BYTES[device.type]) // (8 * dataset.items))
+    with scoring(model):
+        in_batches(
+            rank_batch,
+            history,
+            dataset,
+            rows,
+            device=device,
+            tokens=batch_tokens,
+            most_rows=most_rows,
+            progress=progress,
+        )
+    return ranker.ranking
+
+
+@torch.inference_mode()
+def rank_queries(
+    dataset: Dataset,
+    rows: Rows,
+    queries: Tensor,
+    keys: Tensor,
+    *,
+    k: int,
+    exclude: Exclude = "none",
+    memory_bytes: int | None = None,
+    progress: Progress | None = None,
+) -> Ranking:
+    """Rank the catalogue for each row by inner products, as `rank_rows` does.
+
+    Args:
+        queries: (N, D') float32, of the rows.
+        keys: (I, D') float32, of all items, on the same device.
+        k, exclude, memory_bytes: see `rank_rows`.
+
+    Raises:
+        RectoolError: a score is not finite; names the row of interactions.parquet.
+    """
+    device = queries.device
+    ranker = _Ranker(dataset, rows, k, exclude, device)
+    width = slice_width(dataset.items, min(ROWS, len(rows)), memory_bytes or FACTOR_BYTES[device.type])
+    products = torch.empty(2, min(ROWS, len(rows)), width, device=device)
+    with torch.autocast(device.type, enabled=False):  # whoever calls may train in half precision
+        for start in range(0, len(rows), ROWS):
+            places = np.arange(start, min(start + ROWS, len(rows)))
+            ranker.rank_factors(places, queries[start : start + ROWS], keys, products)
+            if progress is not None:
+                progress(len(places))
+    return ranker.ranking
+
+
+def rank_scores(
+    dataset: Dataset,
+    rows: Rows,
+    scores: Iterable[tuple[Rows, Tensor]],
+    *,
+    k: int,
+    exclude: Exclude = "none",
+    device: torch.device,
+) -> Ranking:
+    """Rank the catalogue for each row by scores of all items, as `rank_rows` does.
+
+    Args:
+        scores: places in `rows` (B,) and their scores (B, I) float32 on the device, each row once.
+        k, exclude: see `rank_rows`.
+
+    Raises:
+        RectoolError: a score is not finite; names the row of interactions.parquet.
+    """
+    ranker = _Ranker(dataset, rows, k, exclude, device)
+    for places, table in scores:
+        ranker.rank_scores(places, table)
     return ranker.ranking
 
 
@@ -149,9 +194,10 @@ def _factors(
 class _Ranker:
     """Ranks blocks of rows and keeps what came out."""
 
-    def __init__(self, dataset: Dataset, rows: Rows, k: int, exclusion: _Exclusion, device: torch.device) -> None:
-        self.dataset, self.rows, self.k, self.exclusion, self.device = dataset, rows, k, exclusion, device
-        n = len(rows)
+    def __init__(self, dataset: Dataset, rows: Rows, k: int, exclude: Exclude, device: torch.device) -> None:
+        self.dataset, self.rows, self.k, self.device = dataset, rows, min(k, dataset.items), device
+        self.exclusion = _Exclusion(dataset, exclude)
+        n, k = len(rows), self.k
         self.ranking = Ranking(
             rank=np.empty(n, np.int64),
             score=np.empty(n, np.float32),
@@ -172,12 +218,17 @@ class _Ranker:
         self._rank(places, scores, (queries @ keys[targets].T).diagonal().contiguous(), spare)
 
     def rank_table(self, places: Rows, scores: CatalogueScores) -> None:
-        """Rank a block (R,) by scores of all items."""
+        """Rank a block (R,) by scores of all items, which come in slices."""
         table = torch.empty(len(places), self.dataset.items, device=self.device)
-        width = _width(self.dataset.items, len(places), FACTOR_BYTES[self.device.type])
+        width = slice_width(self.dataset.items, len(places), FACTOR_BYTES[self.device.type])
         for start in range(0, self.dataset.items, width):
             stop = min(start + width, self.dataset.items)
             table[:, start:stop] = scores(start, stop)
+        self.rank_scores(places, table)
+
+    def rank_scores(self, places: Rows, table: Tensor) -> None:
+        """Rank a block (R,) by its scores (R, I), which may be written over."""
+        width = slice_width(self.dataset.items, len(places), FACTOR_BYTES[self.device.type])
         targets = torch.from_numpy(self.dataset.item[self.rows[places]]).to(self.device).long()
         own = table.gather(1, targets[:, None])[:, 0]
         spare = torch.empty(len(places), width, device=self.device)
@@ -185,11 +236,11 @@ class _Ranker:
 
     def _rank(self, places: Rows, scores: CatalogueScores, target: Tensor, spare: Tensor) -> None:
         rows = self.rows[places]
-        block = _Block(
+        block = Block(
             items=self.dataset.items,
             k=self.k,
-            own=_Pairs(np.arange(len(rows)), self.dataset.item[rows], self.device),
-            excluded=_Pairs(*self.exclusion.pairs(rows), self.device),
+            own=Pairs(np.arange(len(rows)), self.dataset.item[rows], self.device),
+            excluded=Pairs(*self.exclusion.pairs(rows), self.device),
         )
         found = block.sweep(scores, target, spare)
         if not torch.equal(found.own, target):
@@ -197,126 +248,11 @@ class _Ranker:
         own = found.own.cpu().numpy()
         refuse_not_finite(found.greatest.cpu().numpy(), rows, self.dataset)
         refuse_not_finite(own, rows, self.dataset)
-        top_scores, top_items = _unpacked(found.best)
+        top_scores, top_items = unpacked(found.best)
         self.ranking.rank[places] = found.rank.cpu().numpy()
         self.ranking.score[places] = own
         self.ranking.top_items[places] = top_items.cpu().numpy()
         self.ranking.top_scores[places] = top_scores.cpu().numpy()
-
-
-@dataclass(frozen=True)
-class _Swept:
-    """What one pass over the catalogue finds for a block.
-
-    Attributes:
-        rank: (R,) int64.
-        own: (R,) score of the row's item, as it came in its slice.
-        greatest: (R,) the highest score of a candidate; NaN if any score is.
-        best: (R, K) int64, packed.
-    """
-
-    rank: Tensor
-    own: Tensor
-    greatest: Tensor
-    best: Tensor
-
-
-@dataclass(frozen=True)
-class _Block:
-    """Rows that are ranked together.
-
-    Attributes:
-        own: the item of each row.
-        excluded: items that are no candidates of rows.
-    """
-
-    items: int
-    k: int
-    own: _Pairs
-    excluded: _Pairs
-
-    def sweep(self, scores: CatalogueScores, target: Tensor, spare: Tensor) -> _Swept:
-        """Go through the catalogue once.
-
-        Counts by signs: the sum of sign(score - target) + 1 over all other items is twice the higher
-        ones plus the equal ones. An excluded item, at -inf, adds nothing.
-
-        Args:
-            target: (R,) scores to count against.
-            spare: (R, C), to be written over; its width is that of the slices.
-        """
-        width = spare.shape[1]
-        own, twice = torch.empty_like(target), torch.zeros_like(target, dtype=torch.int64)
-        greatest = torch.full_like(target, -torch.inf)
-        best = _Best(len(target), self.k, target.device)
-        for start in range(0, self.items, width):
-            stop = min(start + width, self.items)
-            part = scores(start, stop)  # (R, C)
-            part[self.excluded.within(start, stop)] = -torch.inf
-            row, column = self.own.within(start, stop)
-            own[row] = part[row, column]
-            signs = torch.sub(part, target[:, None], out=spare[:, : stop - start]).sign_()
-            twice += signs.sum(1).long() + (stop - start)
-            greatest = torch.maximum(greatest, best.add(part, start))
-        twice -= (own - target).sign().long() + 1
-        return _Swept(1 + twice // 2, own, greatest, best.packed)
-
-
-class _Best:
-    """The best K items of each row of a block, as slices of the catalogue come by in order.
-
-    Attributes:
-        packed: (R, K) int64.
-        enough: (R,) the lowest score that is still among them.
-    """
-
-    def __init__(self, rows: int, k: int, device: torch.device) -> None:
-        self.packed = torch.full((rows, k), LOWEST, device=device)
-        self.enough = torch.full((rows,), torch.finfo(torch.float32).min, device=device)
-
-    def add(self, scores: Tensor, start: int) -> Tensor:
-        """Look at a slice (R, C) whose first item is `start`; returns its highest scores (R,)."""
-        k = self.packed.shape[1]
-        if scores.shape[1] % GROUP:
-            scores = functional.pad(scores, (0, -scores.shape[1] % GROUP), value=-torch.inf)
-        groups = scores.view(len(scores), -1, GROUP)
-        highest = groups.amax(-1)  # (R, C / GROUP)
-        if start == 0 and highest.shape[1] >= k:  # K groups hold K items at least as high as the lowest of theirs
-            self.enough = torch.maximum(self.enough, highest.topk(k).values[:, -1])
-        row, group = (highest >= self.enough[:, None]).nonzero(as_tuple=True)
-        if len(row):
-            found = groups[row, group]  # (groups found, GROUP)
-            place, column = (found >= self.enough[row, None]).nonzero(as_tuple=True)
-            self._merge(row[place], _packed(found[place, column], start + group[place] * GROUP + column))
-        return highest.amax(1)
-
-    def _merge(self, row: Tensor, new: Tensor) -> None:
-        """Let items in: their rows (T,), in order, and themselves (T,), packed."""
-        rows, nth, counts = torch.unique_consecutive(row, return_inverse=True, return_counts=True)
-        k = self.packed.shape[1]
-        together = new.new_full((len(rows), k + int(counts.max())), LOWEST)
-        together[:, :k] = self.packed[rows]
-        place = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[nth]
-        together[nth, k + place] = new
-        self.packed[rows] = best = together.topk(k).values
-        # What equals the last of them comes too late: those before it have lower numbers.
-        last = _unpacked(best[:, -1])[0]
-        self.enough[rows] = torch.nextafter(last, torch.full_like(last, torch.inf))
-
-
-class _Pairs:
-    """Pairs of a row of a block and an item, by slices of the catalogue."""
-
-    def __init__(self, row: Rows, item: NDArray[np.int32], device: torch.device) -> None:
-        order = np.argsort(item, kind="stable")
-        self._sorted = item[order]
-        self._row = torch.from_numpy(row[order]).to(device)
-        self._item = torch.from_numpy(self._sorted).to(device).long()
-
-    def within(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """Row, and place in the slice, of the pairs whose item is from `start` to below `stop`."""
-        first, last = np.searchsorted(self._sorted, (start, stop))
-        return self._row[first:last], self._item[first:last] - start
 
 
 class _Exclusion:
@@ -347,25 +283,3 @@ class _Exclusion:
         items = self.items[np.arange(len(place)) + np.repeat(start - (np.cumsum(counts) - counts), counts)]
         others = items != self.dataset.item[rows][place]
         return place[others], items[others]
-
-
-def _width(items: int, rows: int, most_bytes: int) -> int:
-    """Items of a slice, of which two buffers for some rows take no more than `most_bytes`."""
-    width = min(LARGEST_SLICE, most_bytes // (8 * max(1, rows)))
-    return max(1, min(items, width // GROUP * GROUP or width))
-
-
-def _packed(scores: Tensor, items: Tensor) -> Tensor:
-    """Score (float32) and item in one int64: greater for the higher score, then for the lower item."""
-    bits = (scores + 0.0).view(torch.int32)  # + 0.0: -0.0 equals 0.0
-    ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
-    return (ordered.long() << 32) - items
-
-
-def _unpacked(packed: Tensor) -> tuple[Tensor, Tensor]:
-    """Scores float32 and items int32; -inf and -1 for what is not there, or excluded."""
-    items = -packed & 0xFFFFFFFF
-    ordered = ((packed + items) >> 32).int()
-    scores = (ordered ^ ((ordered >> 31) & 0x7FFFFFFF)).view(torch.float32)
-    nothing = (packed == LOWEST) | (scores == -torch.inf)
-    return scores.masked_fill(nothing, -torch.inf), items.masked_fill(nothing, -1).int()

@@ -163,6 +163,38 @@ class Untuned:
             raise RectoolError(f"--shots {self.shots} must not be negative")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Grounding:
+    """How titles that a language model writes become items: of rectool tune-lora --head title, or of one as it is."""
+
+    panel: ClassVar[str] = "For language models that write titles"
+
+    ground: Literal["nearest", "trie"] | None = setting(
+        None,
+        help="nearest: rank items by how near their titles' embeddings are to what was written (the default); trie: "
+        "let nothing but titles be written, and rank them by their probability.",
+    )
+    beams: int | None = setting(None, metavar="N", help="Beams of the search; by default 20.")
+
+    def __post_init__(self) -> None:
+        if self.beams is not None and self.beams < 1:
+            raise RectoolError(f"--beams {self.beams} must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Masking:
+    """Stricter masks than a model was tuned with, which are faster."""
+
+    panel: ClassVar[str] = "For language models with a --mask"
+
+    compress_deep: bool = setting(
+        False, help="Let nothing see an item's tokens but the last in cr layers at the top, and leave them out there."
+    )
+    isolate_items: bool = setting(
+        False, help="Let items see nothing but themselves in in layers at the bottom, and compute each title once."
+    )
+
+
 def given(group: Any) -> list[str]:
     """The flags of a group of settings that are not at their defaults."""
     return [flag_name(field.name) for field in fields(group) if getattr(group, field.name) != field.default]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from rectool.artifacts import Artifact, Input, open_artifact
 from rectool.artifacts.artifact import ancestors, is_there
 from rectool.errors import RectoolError
-from rectool.evaluation.settings import Computing, Language, Measuring, Untuned, given
+from rectool.evaluation.settings import Computing, Grounding, Language, Masking, Measuring, Task, Untuned, given
 from rectool.prompts import template
 from rectool.prompts.settings import Prompting
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 KINDS = ("cf", "llm", "backbone")
 MADE_BY = "rectool train-cf, tune-lora or train-proj"
-SOFT_TOKENS = "unknown.safetensors"
-"""The file that all `llm` artifacts with soft tokens have."""
+STANDING = ("unknown.safetensors", "head.safetensors")
+"""Files of `llm` artifacts that may stand on other artifacts: soft tokens and item heads."""
 
 
 class Subject(Protocol):
@@ -38,6 +38,10 @@ class Subject(Protocol):
     @property
     def above(self) -> Collection[str]:
         """The roles of what it is made from and reads, too."""
+
+    @property
+    def ranks(self) -> bool:
+        """Whether it ranks the catalogue, and does not rate one item after the other."""
 
     def inputs(self) -> list[Input]:
         """What it is read from."""
@@ -60,6 +64,7 @@ class Collaborative:
     artifact: Artifact
     settings: Sequence[Any] = ()
     above: Collection[str] = ()
+    ranks: bool = True
 
     def inputs(self) -> list[Input]:
         return [Input("model", self.artifact.path, artifact=self.artifact)]
@@ -78,15 +83,26 @@ class Collaborative:
 
 @dataclass(frozen=True)
 class Tuned:
-    """An `llm` artifact, which is asked as it was tuned."""
+    """An `llm` artifact, which is asked as it was tuned.
+
+    Attributes:
+        head: its kind, as model.json says.
+    """
 
     artifact: Artifact
+    head: str
     language: Language
+    grounding: Grounding
+    masking: Masking
     above: Collection[str] = ("backbone",)
 
     @property
     def settings(self) -> Sequence[Any]:
-        return [self.language]
+        return [self.language, *(group for group in (self.grounding, self.masking) if given(group))]
+
+    @property
+    def ranks(self) -> bool:
+        return self.head != "answer"
 
     def inputs(self) -> list[Input]:
         return [Input("model", self.artifact.path, artifact=self.artifact)]
@@ -97,22 +113,31 @@ class Tuned:
     def load(self, dataset: Dataset, computing: Computing, seed: int) -> Evaluable:
         from rectool.evaluation import language
 
-        return language.tuned(self.artifact, self.language, dataset, computing)
+        return language.tuned(
+            self.artifact, self.language, dataset, computing, grounding=self.grounding, masking=self.masking
+        )
 
 
 @dataclass(frozen=True)
 class AsItIs:
-    """A language model that has not been tuned."""
+    """A language model that has not been tuned: it answers questions, or writes titles."""
 
     backbone: Backbone
     language: Language
     prompting: Prompting
     untuned: Untuned
+    grounding: Grounding
+    task: Task
     above: Collection[str] = ()
 
     @property
     def settings(self) -> Sequence[Any]:
-        return [self.language, self.prompting, self.untuned]
+        grounding = [self.grounding] if given(self.grounding) else []
+        return [self.language, self.prompting, self.untuned, *grounding]
+
+    @property
+    def ranks(self) -> bool:
+        return self.task == "next-item"
 
     def inputs(self) -> list[Input]:
         return [*self.backbone.inputs("model"), *template.inputs(self.prompting.prompt)]
@@ -126,7 +151,15 @@ class AsItIs:
         from rectool.evaluation import language
 
         return language.as_it_is(
-            self.backbone, self.language, self.prompting, self.untuned, dataset, computing, seed=seed
+            self.backbone,
+            self.language,
+            self.prompting,
+            self.untuned,
+            dataset,
+            computing,
+            seed=seed,
+            task=self.task,
+            grounding=self.grounding,
         )
 
 
@@ -138,6 +171,9 @@ def find(
     prompting: Prompting,
     untuned: Untuned,
     elsewhere: Mapping[str, Path],
+    *,
+    grounding: Grounding | None = None,
+    masking: Masking | None = None,
 ) -> Subject:
     """The model that is meant.
 
@@ -149,19 +185,25 @@ def find(
     Raises:
         RectoolError: there is none, it is of another kind, or a flag means nothing to it.
     """
+    grounding, masking = grounding or Grounding(), masking or Masking()
+
+    def as_it_is(name: str) -> Subject:
+        return _as_it_is(name, measuring, language, prompting, untuned, grounding, masking)
+
     if model is None:
         if language.llm is None:
             raise RectoolError(f"name a model: a folder made by {MADE_BY}, or --llm NAME for a language model as it is")
-        return _as_it_is(language.llm, measuring, language, prompting, untuned)
+        return as_it_is(language.llm)
     if is_there(model):
         artifact = open_artifact(model, elsewhere={**elsewhere, "dataset": data})
         kind = artifact.manifest.kind
         if kind == "cf":
-            _refuse(f"{model} is a collaborative model", language, prompting, untuned)
+            _refuse(f"{model} is a collaborative model", language, prompting, untuned, grounding, masking)
             artifact.parent("dataset")
             return Collaborative(artifact)
         if kind == "llm":
-            return _tuned(open_artifact(model, kind, elsewhere=elsewhere), measuring, language, prompting, untuned)
+            _refuse(f"{model} is asked as it was tuned", prompting, untuned)
+            return _tuned(open_artifact(model, kind, elsewhere=elsewhere), measuring, language, grounding, masking)
         if kind == "aligned":
             raise RectoolError(f"{model} holds three artifacts; name its collaborative model, {model / 'cf'}")
         if kind != "backbone":
@@ -172,49 +214,65 @@ def find(
         raise RectoolError(f"{model} {_what_is_there(model)}; make a model with: {MADE_BY}, or name one with --llm")
     if language.llm is not None:
         raise RectoolError(f"{model} is a language model itself; --llm {language.llm} would be another one: name one")
-    return _as_it_is(str(model), measuring, language, prompting, untuned)
+    return as_it_is(str(model))
 
 
 def _tuned(
-    artifact: Artifact, measuring: Measuring, language: Language, prompting: Prompting, untuned: Untuned
+    artifact: Artifact, measuring: Measuring, language: Language, grounding: Grounding, masking: Masking
 ) -> Subject:
-    _refuse(f"{artifact.path} is asked as it was tuned", prompting, untuned)
-    _refuse_next_item(measuring)
+    from rectool.llm import model_json
+
+    head = model_json.read(artifact).head
+    if head == "answer" and measuring.task == "next-item":
+        raise RectoolError(
+            f"--task next-item: {artifact.path} answers yes/no questions (--task ctr); rank the catalogue with a model "
+            "of rectool tune-lora --task next-item, or of rectool train-cf --task next-item"
+        )
+    if head == "title" and measuring.task == "ctr":
+        raise RectoolError(f"--task ctr: {artifact.path} writes the next title; it rates no items")
+    if head != "title":
+        _refuse(f"{artifact.path} writes no titles", grounding)
     is_whole_model = "config.json" in artifact.manifest.files
     if language.revision is not None or (language.llm is not None and is_whole_model):
         flag = "--revision" if language.revision is not None else "--llm"
         raise RectoolError(f"{flag}: {artifact.path} says itself which weights it needs; leave it out")
-    return Tuned(artifact, language, above=_roles_above(artifact))
+    return Tuned(artifact, head, language, grounding, masking, above=_roles_above(artifact))
 
 
 def _roles_above(artifact: Artifact) -> set[str]:
-    """The roles of parents that are read with a language model: its backbone, and what its soft tokens stand on."""
+    """The roles of parents that are read with a language model: its backbone, and what its parts stand on."""
     roles = {"backbone"}
-    if SOFT_TOKENS in artifact.manifest.files:
+    if any(name in artifact.manifest.files for name in STANDING):
         for parent, opened in ancestors(artifact):
             roles |= {parent.role} | (_roles_above(opened) if opened is not None else set())
     return roles
 
 
-def _as_it_is(name: str, measuring: Measuring, language: Language, prompting: Prompting, untuned: Untuned) -> Subject:
+def _as_it_is(
+    name: str,
+    measuring: Measuring,
+    language: Language,
+    prompting: Prompting,
+    untuned: Untuned,
+    grounding: Grounding,
+    masking: Masking,
+) -> Subject:
     from rectool.llm import backbone
 
-    _refuse_next_item(measuring)
-    return AsItIs(backbone.find(name, revision=language.revision), language, prompting, untuned)
+    task = measuring.task or "ctr"
+    _refuse(f"{name} is not tuned, and its mask is causal", masking)
+    if task == "ctr":
+        _refuse(f"{name} is asked yes/no questions (--task ctr)", grounding)
+    else:
+        _refuse(f"{name} is to write titles (--task next-item)", untuned)
+    found = backbone.find(name, revision=language.revision)
+    return AsItIs(found, language, prompting, untuned, grounding, task)
 
 
 def _refuse(why: str, *groups: Any) -> None:
     """Raises RectoolError that names the first flag of some groups that was given."""
     for flag in (flag for group in groups for flag in given(group)):
         raise RectoolError(f"{flag}: {why}, which leaves no choice of this; leave it out")
-
-
-def _refuse_next_item(measuring: Measuring) -> None:
-    if measuring.task == "next-item":
-        raise RectoolError(
-            "--task next-item: a language model rates the rows that have a label (--task ctr); "
-            "rank the catalogue with a model of rectool train-cf --task next-item"
-        )
 
 
 def _what_is_there(path: Path) -> str:
