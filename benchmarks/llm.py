@@ -36,8 +36,9 @@ from rectool.llm.head import AnswerHead
 from rectool.prompts.prompts import Answers
 from rectool.prompts.tokens import TokenRows, bounds
 from rectool.training import loop
-from rectool.training.answers import AnswerObjective
+from rectool.training.answers import AnswerCriterion
 from rectool.training.llm_way import BATCH_TOKENS
+from rectool.training.prompted import PromptObjective
 from rectool.training.run import Run
 from rectool.training.settings import Fit
 from rectool.training.token_parts import TokenParts
@@ -104,14 +105,15 @@ def train(path: Path, seconds: float, packed: bool) -> None:
     tokens = TokenRows(log["ids"], log["offsets"])
     model = lora(llama())
 
-    class Timed(AnswerObjective):
+    class Timed(PromptObjective):
         def targets(self, batch: np.ndarray) -> int:
             clock.step(len(batch))
             return super().targets(batch)
 
     head = AnswerHead(model, Answers(("Yes", "No"), (YES, NO)), "softmax")
     parts = TokenParts(BATCH_TOKENS["cpu"], packed)
-    objective = Timed(model, head, tokens, log["label"].astype(np.int8), parts, dict, CPU)
+    criterion = AnswerCriterion(head, log["label"].astype(np.int8), CPU)
+    objective = Timed(model, model, tokens, criterion, parts, dict, CPU)
     with suppress(Over):
         loop.fit(objective, Fit(steps=10**6, batch_size=16, optimizer="adamw", learning_rate=1e-4), Run(0, CPU))
 

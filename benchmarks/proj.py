@@ -38,8 +38,9 @@ from rectool.llm.soft_prefix import PrefixCache, cache_bytes, prefix_lengths, pr
 from rectool.prompts.prompts import Answers
 from rectool.prompts.tokens import TokenRows
 from rectool.training import loop
-from rectool.training.answers import AnswerObjective
+from rectool.training.answers import AnswerCriterion
 from rectool.training.llm_way import BATCH_TOKENS
+from rectool.training.prompted import PromptObjective
 from rectool.training.run import Run
 from rectool.training.settings import Fit
 from rectool.training.token_parts import TokenParts
@@ -68,7 +69,7 @@ def prompts(count: int) -> TokenRows:
     return tokens
 
 
-class Objective(AnswerObjective):
+class Objective(PromptObjective):
     """What `train-proj` computes, on references that are there already."""
 
     def __init__(self, tokens: TokenRows, labels: np.ndarray, way: str) -> None:
@@ -77,7 +78,8 @@ class Objective(AnswerObjective):
         self.cache = PrefixCache(cache_bytes(self.llm, tokens), CPU) if way == "cached" else None
         head = AnswerHead(self.llm, Answers(("Yes", "No"), (YES, NO)), "yes-logit")
         parts = TokenParts(BATCH_TOKENS["cpu"])
-        super().__init__(self.projector, head, tokens, labels.astype(np.int8), parts, dict, CPU)
+        criterion = AnswerCriterion(head, labels.astype(np.int8), CPU)
+        super().__init__(self.projector, self.llm, tokens, criterion, parts, dict, CPU)
         if way != "plain":
             self.lengths = tokens.lengths - prefix_lengths(tokens)
 

@@ -228,6 +228,16 @@ def test_attention_of_a_language_model(
         (["attention", "{data}", "{llm}", "--row", "1000000"], "--row 1000000: the log has"),
         (["attention", "{data}", "{llm}", "--row", "0", "--layers", "3"], "the model has 2 layers"),
         (["attention", "{data}", "{llm}", "--row", "0", "--layers", "last"], "is no list of layers"),
+        (["attention", "{data}", "{llm}"], "say which prompt with --row N"),
+        (["attention", "{data}", "{llm}", "{llm}", "--row", "0"], "show several with --within-across"),
+        (["attention", "{data}", "{llm}", "--row", "0", "--pairs", "9"], "--pairs is for --within-across"),
+        (["attention", "{data}", "{llm}", "--row", "0", "--name", "a"], "--name is for --within-across"),
+        (["attention", "{data}", "{llm}", "--within-across", "--row", "0"], "--row is for one prompt"),
+        (["attention", "{data}", "{llm}", "--within-across", "--rows", "0"], "--rows 0"),
+        (["attention", "{data}", "--within-across"], "name a model"),
+        (["attention", "{data}", "{mf}", "--within-across"], "mf is no language model"),
+        (["sensitivity", "{result}"], "is of models that rectool tune-lora or train-proj made"),
+        (["sensitivity", "{result}", "--metric", "hr@5"], "has no hr@5 of group all; it has auc of all"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -259,6 +269,67 @@ def test_embeddings_of_other_items_are_refused(
     assert f"--cf {mf} is of other items than {aligned}" in refused.error
 
 
+@pytest.fixture
+def tuned(rectool: Command, shelf: Path, data: Path, tiny_llm: Callable[..., Path]) -> dict[str, Path]:
+    """Models that hardly differ but for their masks, by these."""
+    made = {"causal": shelf / "causal", "in:1,cr:1": shelf / "masked", "in:1,or:1": shelf / "shallow"}
+    for mask, out in made.items():
+        flags = ["--steps", 1, "--history", 3, "--prompt", "tallrec", "--mask", mask, "--quiet"]
+        if not out.exists():
+            done(rectool("tune-lora", data, "--llm", tiny_llm(), *flags, "--out", out))
+    return made
+
+
+def test_attention_inside_items_and_across_them_of_several_models(
+    rectool: Command, tmp_path: Path, data: Path, tuned: dict[str, Path], tiny_llm: Callable[..., Path]
+) -> None:
+    out = tmp_path / "figure"
+    what = [tuned["causal"], tuned["in:1,cr:1"], "--llm", tiny_llm(), "--within-across", "--rows", 9, "--pairs", 30]
+    names = [word for name in ("before", "causal", "masked") for word in ("--name", name)]
+    shown = done(rectool("plot", "attention", data, *what, *names, "--out", out))
+    assert shown.stdout.split() == [f"{out / 'within-across.png'}", f"{out / 'token-pairs.png'}"]
+    table = pq.read_table(out / "within-across.parquet").to_pandas()
+    assert table["model"].unique().tolist() == ["before", "causal", "masked"]
+    assert set(table["tokens"][table["looks"] == "answer"]) == {9}
+    pairs = table.groupby(["layer", "looks", "at"])["pairs"]
+    assert (pairs.nunique() == 1).all()  # all are asked with the same prompts
+    lines = table.set_index(["model", "layer", "looks", "at"])
+    assert lines.loc[("masked", 1, "item", "across"), "share"] == 0
+    assert lines.loc[("causal", 1, "item", "across"), "share"] > 0
+    assert lines.loc[("masked", 2, "item", "inside"), "share"] == 0
+    tokens = pq.read_table(out / "token-pairs.parquet").to_pylist()
+    assert [(line["pair"], line["prompts"], line["training_prompts"]) for line in tokens] == [
+        ("inside", 9, 30), ("across", 9, 30)
+    ]  # fmt: skip
+    assert tokens[0]["distance"] < tokens[1]["distance"]
+    roles = [parent.role for parent in open_artifact(out, "figure", verify=True).manifest.parents]
+    assert {"dataset", "model-1:config.json", "model-2", "model-3"} <= set(roles)
+    assert "is up to date" in rectool("plot", "attention", data, *what, *names, "--out", out, "--update").stderr
+    refused = rectool("plot", "attention", data, tuned["causal"], "--within-across", "--history", 2, "--out", out)
+    assert "--history: all of these models are asked as they were tuned" in refused.error
+
+
+def test_sensitivity_to_the_depths_of_masks(
+    rectool: Command, tmp_path: Path, data: Path, tuned: dict[str, Path]
+) -> None:
+    out, results = tmp_path / "figure", tmp_path / "depths"
+    for name in ("causal", "in:1,cr:1", "in:1,or:1"):
+        made = results / tuned[name].name
+        done(rectool("eval", data, tuned[name], "--draws", 20, "--quiet", "--out", made))
+        if name == "in:1,cr:1":
+            early = rectool("plot", "sensitivity", results, "--out", out)
+            assert "needs results whose masks differ in depth at one end" in early.error
+    done(rectool("plot", "sensitivity", results, "--metric", "auc", "--out", out))
+    points = {line["run"]: line for line in pq.read_table(out / "sensitivity.parquet").to_pylist()}
+    assert {name: (line["shallow"], line["deep"]) for name, line in points.items()} == {
+        "causal": (0, 0), "masked": (1, 1), "shallow": (1, 0)
+    }  # fmt: skip
+    lines = json.loads((results / "shallow/metrics.json").read_text())["metrics"]
+    auc = next(line for line in lines if (line["metric"], line["group"]) == ("auc", "all"))
+    assert [points["shallow"][name] for name in ("value", "low", "high")] == [auc[n] for n in ("value", "low", "high")]
+    assert {"in layers beside no deep layers", "cr layers beside in:1"} <= set(texts(out / "sensitivity.svg"))
+
+
 def test_attention_to_soft_tokens(
     rectool: Command, tmp_path: Path, data: Path, models: dict[str, Path], tiny_llm: Callable[..., Path]
 ) -> None:
@@ -284,3 +355,10 @@ def test_attention_to_soft_tokens(
     answer = soft[(soft["layer"] == 2) & (soft["from"] == shown["from"].max())]["weight"].sum()
     summary = open_artifact(out).manifest.metrics["attention"]["answer_to_soft"]
     assert summary["layer 2"] == pytest.approx(answer)
+    across = tmp_path / "across"
+    done(rectool("plot", "attention", data, hybrid, "--within-across", "--rows", 5, "--out", across))
+    table = pq.read_table(across / "within-across.parquet").to_pandas()
+    to_soft = table[(table["looks"] == "answer") & (table["at"] == "soft")]
+    assert (to_soft["pairs"] == 5 * 4).all()
+    assert (to_soft["share"] > 0).all()
+    assert "share on soft tokens" in texts(across / "within-across.svg")

@@ -46,6 +46,20 @@ def test_it_makes_an_ordinary_folder_that_other_commands_take(
     assert asked == json.loads((result / "metrics.json").read_text())["language_model"]["prompt"] == "plain"
 
 
+def test_exercises_can_be_worded_like_a_prompt(data: Path, rectool: Callable[..., Any], tmp_path: Path) -> None:
+    own = tmp_path / "own.txt"
+    own.write_text('+++\ntask = "next-item"\n+++\n{history}, then')
+    made = rectool("prep", "backbone", data, *SMALL, "--prompt", own, "--out", tmp_path / "nano", "--json")
+    assert made.code == 0, made.stderr
+    assert [parent["role"] for parent in json.loads((tmp_path / "nano/rectool.json").read_text())["parents"]] == [
+        "dataset",
+        "prompt",
+    ]
+    refused = rectool("prep", "backbone", data, *SMALL, "--prompt", "plain", "--out", tmp_path / "other")
+    assert refused.code == 2
+    assert "is of task ctr" in refused.error
+
+
 def test_the_same_seed_makes_the_same_bytes_and_update_keeps_them(
     data: Path, rectool: Callable[..., Any], tmp_path: Path
 ) -> None:

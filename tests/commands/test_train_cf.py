@@ -333,7 +333,8 @@ def test_starts_that_are_refused(
     done = train("--model", "mf", "--init-items", data, *more)
     assert done.code == 2
     assert done.error == (
-        f"--init-items {data} is a dataset artifact, which has no item embeddings; name a semantic or cf artifact"
+        f"--init-items {data} is a dataset artifact, which has no item embeddings; name a semantic or cf artifact, "
+        "or an llm artifact with an item head"
     )
     other = semantic(of=events)
     done = train("--model", "mf", "--init-items", other, *more)

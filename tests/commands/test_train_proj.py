@@ -304,14 +304,26 @@ def test_a_new_projector_in_a_hybrid_that_goes_on(project: Command, tmp_path: Pa
     assert project("--adapter", "@lora", "--aligned", "@aligned", out=first).code == 0
     done = project("--init-from", first, "--expansion", 3, out=second)
     assert done.code == 2
-    assert (
-        f"--expansion 3.0: the projector is that of {first}; leave it out, or set --projector-start random"
-        in done.error
-    )
+    assert f"--expansion: the projector is that of {first}; leave it out, or set --projector-start random" in done.error
     flags = ("--expansion", 3, "--activation", "gelu", "--projector-start", "random")
     assert project("--init-from", first, *flags, out=second).code == 0
     said = json.loads((second / "model.json").read_text())["soft"]["projector"]
     assert (said["inputs"], said["hidden"], said["activation"], said["from"]) == (8, 24, "gelu", None)
+
+
+def test_biases_are_told_and_inherited(data: Path, project: Command, tmp_path: Path) -> None:
+    first, second, third = tmp_path / "first", tmp_path / "second", tmp_path / "third"
+    flags = ("--tokens", "user,item", "--train", "projector,cf")
+    assert project("--adapter", "@lora", "--cf", "@mf", "--biases", *flags, out=first).code == 0
+    done = project("--init-from", first, "--train", "projector", "--epochs", 0, out=second)
+    assert done.code == 0, done.stderr
+    said = [json.loads((folder / "model.json").read_text())["soft"] for folder in (first, second)]
+    assert [(each["biases"], each["projector"]["inputs"]) for each in said] == [(True, 9), (True, 9)]
+    dataset = Dataset(open_artifact(data))
+    np.testing.assert_allclose(scores(second, dataset), scores(first, dataset), atol=1e-6)
+    done = project("--init-from", first, "--no-biases", "--projector-start", "random", out=third)
+    assert done.code == 0, done.stderr
+    assert json.loads((third / "model.json").read_text())["soft"]["projector"]["inputs"] == 8
 
 
 def test_the_answer_loss_is_inherited(
@@ -353,7 +365,7 @@ def test_a_dry_run_writes_nothing(data: Path, project: Command, parents: dict[st
         ("--adapter @lora", "--tokens user,item are made of a collaborative model: name one with --cf or --aligned"),
         ("--adapter @lora --tokens warm", "--tokens warm are made of semantic embeddings: name them with"),
         ("--adapter @lora --cf @mf --tokens user,warm", "--tokens warm are made of semantic embeddings"),
-        ("--adapter @lora --cf @mf --semantic @semantic", "--semantic is for the token warm, but --tokens"),
+        ("--adapter @lora --cf @mf --semantic @semantic", "--semantic is for the token warm or an"),
         ("--adapter @lora --cf @mf --semantic @semantic --tokens warm", "--cf is for the tokens user"),
         ("--adapter @lora --cf @mf --train semantic", "--train semantic: the tokens user,item are made of"),
         ("--adapter @lora --semantic @semantic --tokens warm --train cf", "--train cf: the tokens"),
@@ -364,10 +376,13 @@ def test_a_dry_run_writes_nothing(data: Path, project: Command, parents: dict[st
         ("--adapter @lora --cf @mf --prompt collm-text", "prompt collm-text has no place for item embeddings"),
         ("--adapter @lora --cf @mf --tokens history --prompt collm", "has no place for history"),
         ("--adapter @lora --cf @mf --projector-start aligned", "--projector-start aligned needs --aligned"),
-        ("--adapter @lora --aligned @aligned --activation relu", "--activation relu: the projector is that of"),
+        ("--adapter @lora --aligned @aligned --activation relu", "--activation: the projector is that of"),
+        ("--adapter @lora --aligned @aligned --biases", "--biases: the projector is that of"),
         ("--adapter @lora --aligned @aligned --tokens-per-id 2", "outputs, but"),
         ("--adapter @lora --cf @mf --mix linear", "--mix linear: rows of text alone train nothing but"),
-        ("--adapter @lora --cf @mf --task next-item", "--task next-item: soft tokens are trained to rate"),
+        ("--adapter @lora --cf @mf --task next-item", "an item head starts here that nothing has trained: add head"),
+        ("--adapter @lora --cf @mf --train head", "--train head: yes/no prompts are answered by the language model"),
+        ("--adapter @lora --cf @mf --cache-prefix 1GB --mask in:1,or:1", "with --mask in:1,or:1 prompts are computed"),
         ("--adapter @lora --cf @semantic", "is a semantic artifact, but a cf is needed"),
         ("--adapter @mf --cf @mf", "is a cf artifact, but a llm is needed"),
         ("--init-from @lora --cf @mf", "has no soft tokens; name it with --adapter"),

@@ -24,7 +24,7 @@ from rectool.evaluation.auc import auc
 from rectool.llm import recommender as recommenders
 from rectool.prompts.cached import cached_rows
 from rectool.training import asking, tuning
-from rectool.training.answers import AnswerObjective
+from rectool.training.prompted import PromptObjective
 
 Command = Callable[..., Any]
 CPU = torch.device("cpu")
@@ -137,6 +137,19 @@ def test_the_whole_model(tied: bool, data: Path, tune: Command, tiny_llm: Callab
     assert [parent.role for parent in open_artifact(tmp_path / "again").manifest.parents] == ["dataset", "backbone"]
 
 
+@pytest.mark.parametrize("flags", [("in:1,cr:1",), ("in:1,cr:1", "--compress-deep", "--precision", "bf16")])
+def test_masks(flags: Any, data: Path, tune: Command, tmp_path: Path) -> None:
+    done = tune("--mask", *flags)
+    assert done.code == 0, done.stderr
+    made, dataset = open_artifact(tmp_path / "out", "llm", verify=True), Dataset(open_artifact(data))
+    assert json.loads(made.file("model.json").read_text())["mask"] == ("in:1,cr-last:1" if flags[1:] else "in:1,cr:1")
+    labels = dataset.label[dataset.targets("valid")]
+    tolerance = 0.1 if flags[1:] else 1e-6  # it is loaded in float32
+    assert auc(labels, scores(made, dataset)) == pytest.approx(made.manifest.metrics["valid"]["auc"], abs=tolerance)
+    assert tune(out=tmp_path / "causal").code == 0
+    assert losses(made) != losses(open_artifact(tmp_path / "causal"))
+
+
 def test_training_lowers_the_loss(tune: Command, tmp_path: Path) -> None:
     assert tune("--full", "--learning-rate", 0.003, "--epochs", 6, "--patience", 0).code == 0
     made = open_artifact(tmp_path / "out")
@@ -230,14 +243,14 @@ def test_much_padding_is_a_reason_to_pack(tune: Command, tmp_path: Path, monkeyp
 
 def test_too_little_memory_halves_the_tokens(tune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert tune("--dropout", 0).code == 0
-    real = AnswerObjective.loss
+    real = PromptObjective.loss
 
-    def loss(self: AnswerObjective, samples: Any) -> torch.Tensor:
+    def loss(self: PromptObjective, samples: Any) -> torch.Tensor:
         if len(samples) * self.lengths[samples].max() > 300:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         return real(self, samples)
 
-    monkeypatch.setattr(AnswerObjective, "loss", loss)
+    monkeypatch.setattr(PromptObjective, "loss", loss)
     done = tune("--dropout", 0, out=tmp_path / "other")
     assert done.code == 0, done.stderr
     assert "too little memory on the GPU: a step is computed in parts of 1/4 from here on" in done.stderr
@@ -245,7 +258,7 @@ def test_too_little_memory_halves_the_tokens(tune: Command, tmp_path: Path, monk
     assert (one.manifest.metrics["batch_tokens"], other.manifest.metrics["batch_tokens"]) == (1024, 256)
     assert losses(one) == pytest.approx(losses(other), rel=1e-4)
 
-    monkeypatch.setattr(AnswerObjective, "loss", lambda *_: (_ for _ in ()).throw(torch.cuda.OutOfMemoryError()))
+    monkeypatch.setattr(PromptObjective, "loss", lambda *_: (_ for _ in ()).throw(torch.cuda.OutOfMemoryError()))
     done = tune(out=tmp_path / "none")
     assert done.code == 2
     assert "cpu has too little memory for a single sample; choose --checkpointing on, --quantize 4bit" in done.error
@@ -286,11 +299,14 @@ def test_what_is_said_before_the_start(tune: Command, tmp_path: Path) -> None:
         and line.endswith("%): adapters of rank 8 in q_proj, v_proj")
         for line in lines
     )
-    assert f"{found['rows']:,} train rows, {found['liked'] / found['rows']:.1%} of them liked" in lines
     answers = found["answers"]["ids"]
     assert (
-        f"prompt collm-text: {found['tokens']:,} tokens, {found['longest']:,} in the longest; answers "
-        f"'Yes' ({answers[0]}) and 'No' ({answers[1]}); 0 rows are shortened"
+        f"{found['rows']:,} train rows, {found['liked'] / found['rows']:.1%} of them liked; answers "
+        f"'Yes' ({answers[0]}) and 'No' ({answers[1]})"
+    ) in lines
+    assert (
+        f"prompt collm-text: {found['tokens']:,} tokens, {found['longest']:,} in the longest; 0 rows are shortened; "
+        "mask causal"
     ) in lines
     assert any(
         line.startswith(f"1,024 tokens at a time, {found['padding']:.1%} of them padding; about ")
@@ -355,7 +371,7 @@ def test_the_same_seed_gives_the_same_bytes(tune: Command, tmp_path: Path) -> No
         (["--target-modules", "query"], "--target-modules query: LlamaForCausalLM has the linear layers down_proj, "),
         (["--target-modules", "lm_head"], "--target-modules lm_head: LlamaForCausalLM has the linear layers "),
         (["--samples", 100_000], "--samples 100000: "),
-        (["--prompt", "hatllm"], "prompt hatllm is of task next-item, but ctr is needed"),
+        (["--prompt", "hatllm"], "prompt hatllm is of task next-item, but --task is ctr"),
         (["--prompt", "e4srec-ctr"], "prompt e4srec-ctr has a place for {item} in its entries that nothing fills"),
         (["--prompt", "nothing"], "nothing"),
         (["--max-tokens", 100_000], "--max-tokens 100000 is more than the 512 tokens"),
@@ -363,6 +379,15 @@ def test_the_same_seed_gives_the_same_bytes(tune: Command, tmp_path: Path) -> No
         (["--full", "--quantize", "4bit"], "--quantize 4bit keeps weights as they are, --full trains them; give one"),
         (["--quantize", "4bit"], "--quantize 4bit needs a GPU, but --device is cpu"),
         (["--precision", "fp16"], "--precision fp16 needs a GPU"),
+        (["--head", "item"], "--head item is for --task next-item"),
+        (["--item-head", "random"], "--item-head random is for --task next-item"),
+        (["--mask", "in:3,or:*"], "--mask in:3,or:* is for 3 layers or more, but the model has 2"),
+        (["--mask", "in:1,deep:*"], "--mask in:1,deep:*: 'deep' is no kind of mask"),
+        (
+            ["--compress-deep"],
+            "--compress-deep drops items' tokens in cr layers at the top, but --mask causal has none",
+        ),
+        (["--mask", "in:*", "--compress-deep"], "--compress-deep drops items' tokens in cr layers at the top"),
         (["--revision", "main"], "--revision main is of a model of the hub, but "),
         (["--full", "--rank", 4], "--rank means nothing with --full"),
         (["--rank", 0], "--rank 0 must be at least 1"),
@@ -399,9 +424,12 @@ def test_without_labels(rectool: Command, tune: Command, tmp_path: Path) -> None
     (tmp_path / "items.csv").write_text("item_id,title\n" + "".join(f"i{n},Title {n}\n" for n in range(60)))
     table = ("prep", "table", tmp_path / "events.csv", "--items", tmp_path / "items.csv")
     assert rectool(*table, "--quiet", "--out", tmp_path / "events").code == 0
-    done = tune(of=tmp_path / "events")
+    done = tune("--task", "ctr", of=tmp_path / "events")
     assert done.code == 2
-    assert done.error == f"{tmp_path / 'events'} has no labelled train rows, which yes/no prompts need"
+    assert done.error == f"{tmp_path / 'events'} has no labelled train rows; --task next-item needs none"
+    done = tune(of=tmp_path / "events")  # which is what it then is
+    assert done.code == 0, done.stderr
+    assert open_artifact(tmp_path / "out").manifest.metrics["task"] == "next-item"
 
 
 @pytest.mark.parametrize("dry", [False, True])

@@ -16,8 +16,9 @@ from rectool.llm.head import AnswerHead
 from rectool.prompts.layout import Answers
 from rectool.prompts.tokens import TokenRows, bounds
 from rectool.training.adapting import adapt, dissect
-from rectool.training.answers import AnswerObjective
+from rectool.training.answers import AnswerCriterion
 from rectool.training.lora_settings import Lora
+from rectool.training.prompted import PromptObjective, Trainable
 from rectool.training.token_parts import TokenParts
 
 CPU = torch.device("cpu")
@@ -38,7 +39,7 @@ LABELS = np.random.default_rng(1).integers(0, 2, ROWS).astype(np.int8)
 
 def made(
     folder: Path, tokens: TokenRows, parts: TokenParts, lora: Lora, answer_loss: Any = "softmax"
-) -> AnswerObjective:
+) -> PromptObjective:
     model = AutoModelForCausalLM.from_pretrained(folder)
     torch.manual_seed(0)
     adapted = adapt(model, lora, dissect(model, lora).targets)
@@ -50,10 +51,11 @@ def made(
     for part in adapted.modules():
         if isinstance(part, nn.Dropout):
             part.p = 0.0
-    return AnswerObjective(adapted, AnswerHead(adapted, ANSWERS, answer_loss), tokens, LABELS, parts, dict, CPU)
+    criterion = AnswerCriterion(AnswerHead(adapted, ANSWERS, answer_loss), LABELS, CPU)
+    return PromptObjective(Trainable(adapted), adapted, tokens, criterion, parts, dict, CPU)
 
 
-def gradients(objective: AnswerObjective, batch: Any, count: int = 1) -> tuple[float, dict[str, Tensor]]:
+def gradients(objective: PromptObjective, batch: Any, count: int = 1) -> tuple[float, dict[str, Tensor]]:
     """Of a batch, computed as the loop does."""
     objective.module.zero_grad()
     total = 0.0
@@ -64,13 +66,13 @@ def gradients(objective: AnswerObjective, batch: Any, count: int = 1) -> tuple[f
     return total, {name: p.grad.clone() for name, p in objective.module.named_parameters() if p.grad is not None}
 
 
-def slow(objective: AnswerObjective, batch: Any, answer_loss: str) -> tuple[float, dict[str, Tensor]]:
+def slow(objective: PromptObjective, batch: Any, answer_loss: str) -> tuple[float, dict[str, Tensor]]:
     """A prompt at a time, logits of the whole vocabulary, cross-entropy over both answers."""
     objective.module.zero_grad()
     total = 0.0
     for sample in batch:
         ids = torch.from_numpy(objective.tokens.padded(np.array([sample]))[0])
-        logits = objective.module(input_ids=ids).logits[0, -1]
+        logits = objective.model(input_ids=ids).logits[0, -1]
         label = torch.tensor(int(LABELS[sample]))
         if answer_loss == "softmax":
             both = logits[list(ANSWERS.ids)]
@@ -115,7 +117,7 @@ def test_parts_of_a_batch_add_up_to_it(
     whole = made(folder, tokens, TokenParts(10_000), Lora(dropout=0.0))
     cut = made(folder, tokens, TokenParts(200), Lora(dropout=0.0))
     if checkpointing:
-        cut.module.activation_checkpointing_enable({"use_reentrant": False})
+        cut.model.activation_checkpointing_enable({"use_reentrant": False})
     batch = np.arange(ROWS)
     assert len(whole.parts(batch, 1)) == 1
     assert len(cut.parts(batch, count)) >= min(count, ROWS)
@@ -140,5 +142,5 @@ def test_no_logits_of_the_vocabulary_are_made(tokens: TokenRows, tiny_llm: Calla
     def refuse(*_: object) -> None:
         raise AssertionError("the head was run")
 
-    objective.module.get_output_embeddings().register_forward_pre_hook(refuse)
+    objective.model.get_output_embeddings().register_forward_pre_hook(refuse)
     gradients(objective, np.arange(ROWS))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -47,6 +49,23 @@ def test_a_data_set_without_histories_is_refused(dataset: Dataset, monkeypatch: 
     monkeypatch.setattr(corpus, "known_histories", lambda dataset: [np.array([], np.int32)][:0])
     with pytest.raises(RectoolError, match="has no user with two liked train rows"):
         backbone.written(dataset, Small(), seed=0)
+
+
+def test_a_prompt_words_half_of_the_later_exercises_and_is_in_the_vocabulary(dataset: Dataset, tmp_path: Path) -> None:
+    own = tmp_path / "own.txt"
+    own.write_text('+++\ntask = "next-item"\n+++\nWherefore {noun} {history}:\n')
+    plain = backbone.written(dataset, Small(exercises=100), seed=0)
+    worded = backbone.written(dataset, Small(exercises=100, prompt=str(own), noun="games"), seed=0)
+    assert worded.chapters[0] == plain.chapters[0]
+    assert [text.startswith("Wherefore games ") for text in worded.chapters[1]] == [True] * 30 + [False] * 30
+    assert any("Wherefore" in text for text in worded.vocabulary)
+
+
+def test_only_prompts_that_ask_for_the_next_item_word_exercises() -> None:
+    with pytest.raises(RectoolError, match="--prompt plain is of task ctr; exercises take one of task next-item"):
+        backbone.asked("plain")
+    with pytest.raises(RectoolError, match="--noun games means nothing without --prompt"):
+        Small(noun="games")
 
 
 def test_what_is_not_measured_is_refused() -> None:

@@ -12,6 +12,7 @@ import pytest
 from rectool.data.dataset import Dataset
 from rectool.errors import RectoolError
 from rectool.prompts.catalogue import Catalogue
+from rectool.prompts.template import parse
 from rectool.training import corpus
 
 
@@ -77,6 +78,36 @@ def test_titles_that_are_like_a_list_share_words_with_more_of_it(dataset: Datase
             shared[answer].append(sum(not telling.isdisjoint(other.split()) for other in listed))
     assert 0.4 < len(shared["Yes"]) / sum(map(len, shared.values())) < 0.6
     assert np.mean(shared["Yes"]) > np.mean(shared["No"]) + 0.5
+
+
+def test_exercises_are_worded_like_a_prompt_and_end_in_a_title_that_is_like_the_list(dataset: Dataset) -> None:
+    template = parse(
+        '+++\ntask = "next-item"\nentry = "<{title}>"\nseparator = " & "\noutput = "[{title}]"\n+++\n'
+        "Of {noun}:{? {user}?} {history}\nNext:",
+        "mine",
+    ).filled(())
+    histories = corpus.known_histories(dataset)
+    found = list(corpus.prompt_exercises(dataset, histories, 60, seed=5, template=template, noun="games"))
+    assert len(found) == 60
+    assert found == list(corpus.prompt_exercises(dataset, histories, 60, seed=5, template=template, noun="games"))
+    titles, known = Catalogue(dataset).titles.to_pylist(), corpus.known_items(dataset)
+    told = {titles[item] for item in known}
+    titles_with = Counter(word for item in known for word in set(titles[item].split()))
+    common = {word for word, count in titles_with.items() if count > corpus.COMMON * len(known)}
+    shared = {"answer": 0.0, "any": 0.0}
+    for text in found:
+        matched = re.fullmatch(r"Of games: (<.+>)\nNext: \[(.+)\]", text)
+        assert matched is not None, text
+        listed, answer = matched[1][1:-1].split("> & <"), matched[2]
+        assert corpus.EXERCISE_TITLES[0] <= len(listed) <= corpus.EXERCISE_TITLES[1]
+        assert {*listed, answer} <= told
+        for which, candidates in (("answer", [answer]), ("any", sorted(told))):
+            alike = [
+                sum(not (set(title.split()) - common).isdisjoint(other.split()) for other in listed)
+                for title in candidates
+            ]
+            shared[which] += float(np.mean(alike))
+    assert shared["answer"] > shared["any"] + 0.5 * len(found)
 
 
 def test_nobody_s_history_makes_no_exercises(dataset: Dataset) -> None:

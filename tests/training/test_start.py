@@ -114,7 +114,7 @@ def test_half_precision_vectors(begun: Callable[..., Any], vectors: Tensor) -> N
 def test_vectors_that_say_nothing_are_refused(
     by: str, value: float, begun: Callable[..., Any], dataset: Dataset
 ) -> None:
-    with pytest.raises(RectoolError, match="--init-items: the vectors are all the same, or not finite"):
+    with pytest.raises(RectoolError, match="the vectors of the items are all the same, or not finite"):
         begun(by, of=torch.full((dataset.items, 12), value))
 
 

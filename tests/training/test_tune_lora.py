@@ -24,6 +24,18 @@ CASES: dict[str, dict[str, Any]] = {
     "lora": {"lora": {"dropout": 0.0}, "fit": FIT},
     "full": {"lora": {"full": True}, "fit": {**FIT, "learning_rate": 0.001}, "answering": {"samples": 60}},
     "dropping": {"fit": {**FIT, "checkpointing": "on"}, "answering": {"samples": 60}},
+    "item": {
+        "lora": {"dropout": 0.0},
+        "fit": FIT,
+        "predicting": {"task": "next-item", "mask": "in:1,cr:1"},
+        "answering": {"samples": 60},
+    },
+    "title": {
+        "lora": {"dropout": 0.0},
+        "fit": FIT,
+        "predicting": {"task": "next-item", "head": "title"},
+        "answering": {"samples": 60},
+    },
 }
 
 
@@ -56,7 +68,16 @@ def losses(path: Path) -> list[float]:
     return [point["value"] for point in points if point["split"] == "train"]
 
 
-@pytest.mark.parametrize(("name", "weights"), [("lora", "adapter_model.safetensors"), ("full", "model.safetensors")])
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("lora", "adapter_model.safetensors"),
+        ("full", "model.safetensors"),
+        ("item", "adapter_model.safetensors"),
+        ("item", "head.safetensors"),
+        ("title", "adapter_model.safetensors"),
+    ],
+)
 def test_two_processes_equal_one_with_the_doubled_batch(
     name: str,
     weights: str,

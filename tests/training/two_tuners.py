@@ -1,7 +1,7 @@
 """Run by test_tune_lora.py in each of two processes: tunes a model in some ways, and keeps what came of it.
 
 `two_tuners.py DATA LLM CASES OUT`; CASES is a JSON file of cases by name, each with settings of the groups `lora`,
-`answering` and `fit`. The files of a case are written to OUT/NAME-RANK.
+`predicting`, `answering` and `fit`. The files of a case are written to OUT/NAME-RANK.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rectool import console, processes
 from rectool.artifacts import Draft, open_artifact
 from rectool.data.dataset import Dataset
 from rectool.prompts.settings import Prompting
-from rectool.training.lora_settings import Answering, FitLanguage, Language, Lora
+from rectool.training.lora_settings import Answering, FitLanguage, Language, Lora, Predicting
 from rectool.training.run import Run
 from rectool.training.tune_lora import tune
 from rectool.training.tuning import prepare
@@ -28,8 +28,9 @@ def run(dataset: Dataset, llm: str, case: dict[str, Any], out: Path) -> Draft:
     torch.set_num_threads(1)
     out.mkdir(parents=True)
     lora, answering = Lora(**case.get("lora", {})), Answering(**case.get("answering", {}))
+    predicting = Predicting(**case.get("predicting", {}))
     fit = FitLanguage(**case["fit"], device="cpu")
-    tuning = prepare(dataset, Language(llm=llm), lora, Prompting(history=4), answering, fit, 0)
+    tuning = prepare(dataset, Language(llm=llm), lora, Prompting(history=4), predicting, answering, fit, 0)
     draft = Draft(out, out)
     tune(draft, tuning, Run(0, tuning.device))
     return draft

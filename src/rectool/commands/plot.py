@@ -12,8 +12,21 @@ from rectool import console
 from rectool.commands.flags import command
 from rectool.commands.making import make_artifact
 from rectool.commands.options import Make, Talk
+from rectool.errors import RectoolError
 from rectool.evaluation.settings import Computing, Language, Measuring, Untuned
-from rectool.figures.settings import Alignment, Asked, Attending, Baseline, Names, Results, Stages, Strips
+from rectool.figures.settings import (
+    Alignment,
+    Asked,
+    Attending,
+    Baseline,
+    Many,
+    Measured,
+    Names,
+    Results,
+    Stages,
+    Strips,
+    refuse_mixed,
+)
 from rectool.prompts.settings import Prompting
 
 if TYPE_CHECKING:
@@ -118,11 +131,16 @@ def cosine(alignment: Alignment, make: Make, talk: Talk) -> None:
 @command(
     app,
     "attention",
-    examples=["rectool plot attention data/ml-1m runs/hybrid --row 1000 --layers 2,24 --out figures/attention"],
+    examples=[
+        "rectool plot attention data/ml-1m runs/hybrid --row 1000 --layers 2,24 --out figures/attention",
+        "rectool plot attention data/games runs/bigrec runs/hatllm --llm gpt2 --within-across --out figures/across",
+    ],
 )
 def attention(
     asked: Asked,
     attending: Attending,
+    many: Many,
+    names: Names,
     language: Language,
     prompting: Prompting,
     untuned: Untuned,
@@ -130,13 +148,54 @@ def attention(
     make: Make,
     talk: Talk,
 ) -> None:
-    """Which parts of a prompt look at which, layer by layer, with soft tokens marked."""
+    """Which parts of a prompt look at which, layer by layer; or how much tokens look inside items and across them."""
+    refuse_mixed(attending, many, untuned, names)
+    if many.within_across:
+        _plot_within_across(asked, many, names, language, prompting, computing, make)
+    else:
+        _plot_prompt(asked, attending, language, prompting, untuned, computing, make)
+
+
+@command(
+    app,
+    "sensitivity",
+    examples=[
+        "rectool plot sensitivity runs/depths --out figures/sensitivity",
+        "rectool plot sensitivity runs/depths runs/sizes --metric hr@5 --out figures/sensitivity",
+    ],
+)
+def sensitivity(results: Results, measured: Measured, names: Names, make: Make, talk: Talk) -> None:
+    """A metric over the depths of a mask, and over sizes of models."""
+    from rectool.figures import sensitivity as figures
+
+    runs, called = _runs(results, names)
+    _plot(
+        "sensitivity",
+        make,
+        [results, Names(called), measured],
+        _result_inputs(runs),
+        lambda: [figures.drawing(runs, measured)],
+    )
+
+
+def _plot_prompt(
+    asked: Asked,
+    attending: Attending,
+    language: Language,
+    prompting: Prompting,
+    untuned: Untuned,
+    computing: Computing,
+    make: Make,
+) -> None:
     from rectool.artifacts import Input, open_artifact
     from rectool.evaluation import subjects
     from rectool.figures import attention as figures
 
+    if len(asked.model) > 1:
+        raise RectoolError(f"--row is of one model, not of {len(asked.model)}; show several with --within-across")
+    path = asked.model[0] if asked.model else None
     data = open_artifact(asked.data, "dataset", elsewhere=make.parents())
-    model = subjects.find(asked.model, asked.data, Measuring(), language, prompting, untuned, make.parents())
+    model = subjects.find(path, asked.data, Measuring(), language, prompting, untuned, make.parents())
 
     def drawings() -> list[Drawing]:
         from rectool.data.dataset import Dataset
@@ -152,6 +211,37 @@ def attention(
         drawings,
         memory=3 * model.weight_bytes(),
         above=model.above,
+    )
+
+
+def _plot_within_across(
+    asked: Asked,
+    many: Many,
+    names: Names,
+    language: Language,
+    prompting: Prompting,
+    computing: Computing,
+    make: Make,
+) -> None:
+    from rectool.artifacts import Input, open_artifact
+    from rectool.figures import several
+
+    data = open_artifact(asked.data, "dataset", elsewhere=make.parents())
+    compared = several.find(asked, names, language, prompting, make.parents())
+
+    def drawings() -> list[Drawing]:
+        from rectool.data.dataset import Dataset
+
+        return several.drawings(compared, Dataset(data), many, computing, make.seed)
+
+    _plot(
+        "attention",
+        make,
+        [many, Names(compared.names), language, prompting],
+        [Input("dataset", asked.data, artifact=data), *compared.inputs()],
+        drawings,
+        memory=3 * compared.weight_bytes(),
+        above=compared.above,
     )
 
 

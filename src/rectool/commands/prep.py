@@ -96,13 +96,14 @@ def table(
     "synthetic",
     examples=[
         "rectool prep synthetic --out data/synthetic",
+        "rectool prep synthetic --task next-item --split windows:11:8,1,1 --out data/sequences",
         "rectool prep synthetic --users 100000 --items 20000 --seed 1 --out data/large",
     ],
 )
 def synthetic(
     source: Synthetic, preparation: Preparation, filters: Filters, resources: Resources, make: Make, talk: Talk
 ) -> None:
-    """The embedded data set: made offline, with titles that carry taste and a known truth."""
+    """The embedded data sets: ratings or sequences, made offline, with titles that carry taste and a known truth."""
     from rectool.data.sources.synthetic import Source
     from rectool.evaluation.truth import best_reachable
 

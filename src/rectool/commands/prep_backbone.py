@@ -26,6 +26,7 @@ def register(app: typer.Typer) -> None:
         examples=[
             "rectool prep backbone data/synthetic --out runs/nano",
             "rectool prep backbone data/ml-1m --size micro --max-time 1h --out runs/micro",
+            "rectool prep backbone data/sequences --prompt hatllm --out runs/nano-next",
         ],
     )(backbone)
 
@@ -34,6 +35,7 @@ def backbone(data: Data, small: Small, fit: Pretraining, make: Train, talk: Talk
     """A small language model from a data set's own texts, to try the whole chain offline."""
     from rectool.artifacts import Input, open_artifact
     from rectool.data.dataset import Dataset
+    from rectool.prompts import template
 
     dataset = Dataset(open_artifact(data.data, "dataset", elsewhere=make.parents()))
 
@@ -55,7 +57,7 @@ def backbone(data: Data, small: Small, fit: Pretraining, make: Train, talk: Talk
         make,
         [data, small, fit],
         plan=plan,
-        inputs=lambda: [Input("dataset", data.data, artifact=dataset.artifact)],
+        inputs=lambda: [Input("dataset", data.data, artifact=dataset.artifact), *template.inputs(small.prompt)],
         build=build,
         show=_show,
     )

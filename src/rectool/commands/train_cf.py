@@ -12,7 +12,7 @@ from rectool.commands.flags import command
 from rectool.commands.making import make_artifact
 from rectool.commands.options import Talk, Train
 from rectool.commands.showing import validation_table
-from rectool.commands.vectors import VECTORS, check_vectors
+from rectool.commands.vectors import check_vectors
 from rectool.settings import setting
 from rectool.training.settings import Collaborative, Fit, Objective, Start
 
@@ -90,13 +90,9 @@ def train_cf(
 
 
 def _start(vectors: Artifact | None, start: Start) -> ItemStart | None:
-    from safetensors.torch import load_file
+    from rectool.training.start import ItemStart, vectors_of
 
-    from rectool.training.start import ItemStart
-
-    if vectors is None:
-        return None
-    return ItemStart(load_file(vectors.file(VECTORS))["item"], start.init_by)
+    return None if vectors is None else ItemStart(vectors_of(vectors), start.init_by)
 
 
 def _show(made: Manifest) -> None:

@@ -1,4 +1,4 @@
-"""`rectool tune-lora`: a data set and a language model -> one that answers yes or no."""
+"""`rectool tune-lora`: a data set and a language model -> one that answers yes or no, or says what comes next."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rectool.commands.options import Talk, Train
 from rectool.commands.showing import validation_table
 from rectool.commands.train_cf import Data
 from rectool.prompts.settings import Prompting
-from rectool.training.lora_settings import Answering, FitLanguage, Language, Lora
+from rectool.training.lora_settings import Answering, FitLanguage, Language, Lora, Predicting
 
 if TYPE_CHECKING:
     from rectool.artifacts import Draft, Input, Manifest
@@ -30,6 +30,8 @@ def register(app: typer.Typer) -> None:
             "rectool tune-lora data/ml-1m --llm TinyLlama/TinyLlama-1.1B-Chat-v1.0 --noun movies --out runs/lora",
             "rectool tune-lora data/ml-1m --llm Qwen/Qwen2-7B --quantize 4bit --samples 64 --epochs 50 --out runs/few",
             "rectool tune-lora data/ml-1m --llm runs/nano --full --learning-rate 1e-3 --out runs/nano-tuned",
+            "rectool tune-lora data/games --llm meta-llama/Llama-3.2-3B --mask in:8,or:*,cr:2 --steps 1600 "
+            "--validate-steps 100 --patience 2 --out runs/hatllm",
         ],
     )(tune_lora)
 
@@ -39,12 +41,13 @@ def tune_lora(
     language: Language,
     lora: Lora,
     prompting: Prompting,
+    predicting: Predicting,
     answering: Answering,
     fit: FitLanguage,
     make: Train,
     talk: Talk,
 ) -> None:
-    """Tune a language model to answer whether a user likes an item, by LoRA or as a whole."""
+    """Tune a language model to answer whether a user likes an item, or to say the next one, by LoRA or as a whole."""
     from rectool.artifacts import Input, open_artifact
     from rectool.data.dataset import Dataset
 
@@ -54,12 +57,10 @@ def tune_lora(
     def tuning() -> Tuning:
         from rectool.training.tuning import prepare
 
-        return prepare(dataset, language, lora, prompting, answering, fit, make.seed, make.parents())
+        return prepare(dataset, language, lora, prompting, predicting, answering, fit, make.seed, make.parents())
 
     def inputs() -> list[Input]:
-        from rectool.training.tuning import inputs_of
-
-        return [Input("dataset", data.data, artifact=dataset.artifact), *inputs_of(tuning(), prompting)]
+        return [Input("dataset", data.data, artifact=dataset.artifact), *tuning().parents]
 
     def plan() -> Plan:
         return tuning().plan([str(source.path) for source in inputs()])
@@ -74,7 +75,7 @@ def tune_lora(
         "llm",
         ["rectool", "tune-lora"],
         make,
-        [data, language, lora, prompting, answering, fit],
+        [data, language, lora, prompting, predicting, answering, fit],
         plan=plan,
         inputs=inputs,
         build=build,

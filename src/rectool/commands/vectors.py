@@ -9,15 +9,16 @@ from rectool.errors import RectoolError
 if TYPE_CHECKING:
     from rectool.artifacts import Artifact
 
-VECTORS = "embeddings.safetensors"
+FILES = ("embeddings.safetensors", "head.safetensors")
+"""Of which an artifact with item embeddings has one; the latter are a language model's item head."""
 
 
 def check_vectors(flag: str, vectors: Artifact, dataset: Artifact) -> None:
     """Raises RectoolError for an artifact without item embeddings, or with those of other items."""
-    if VECTORS not in vectors.manifest.files:
+    if not any(name in vectors.manifest.files for name in FILES):
         raise RectoolError(
             f"{flag} {vectors.path} is a {vectors.manifest.kind} artifact, which has no item embeddings; "
-            "name a semantic or cf artifact"
+            "name a semantic or cf artifact, or an llm artifact with an item head"
         )
     ours = dataset.manifest.digests["items"]
     for parent in vectors.manifest.parents:
@@ -26,6 +27,7 @@ def check_vectors(flag: str, vectors: Artifact, dataset: Artifact) -> None:
                 f"{flag} {vectors.path} has embeddings of other items: their digest is "
                 f"{parent.digests['items']}, that of {dataset.path} is {ours}"
             )
-    theirs, items = vectors.manifest.counts["items"], dataset.manifest.counts["items"]
+    items = dataset.manifest.counts["items"]
+    theirs = vectors.manifest.counts.get("items", items)  # an llm artifact says no number
     if theirs != items:
         raise RectoolError(f"{flag} {vectors.path} has {theirs:,} items, {dataset.path} has {items:,}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -39,6 +39,16 @@ class Anatomy:
     trained: int
     adapted_width: int
     normed_queries: bool
+
+    def beside(self, *modules: nn.Module) -> Anatomy:
+        """The same with modules of their own, as far as these are trained."""
+        own = {parameter: parameter.numel() for module in modules for parameter in module.parameters()}
+        trained = sum(count for parameter, count in own.items() if parameter.requires_grad)
+        return replace(self, parameters=self.parameters + sum(own.values()), trained=self.trained + trained)
+
+    def frozen(self) -> Anatomy:
+        """The same with nothing of it trained."""
+        return replace(self, trained=0, targets=(), adapted_width=0)
 
 
 def outline(config: PretrainedConfig) -> PreTrainedModel:

@@ -1,7 +1,8 @@
-"""Training on yes/no prompts, as far as it is the same whatever is trained: how it is computed, fitted and measured."""
+"""Training on prompts, as far as it is the same whatever is trained: how it is computed, fitted and measured."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -15,18 +16,22 @@ from rectool.data.batches import shuffled_batches
 from rectool.data.dataset import Dataset
 from rectool.devices import autocast, free_memory
 from rectool.errors import RectoolError, disk_errors
-from rectool.evaluation.language import ranks_not
+from rectool.evaluation import language_ranking
 from rectool.evaluation.rank import Exclude, Ranking
 from rectool.evaluation.score import Progress, Rows, refuse_not_finite
 from rectool.llm import recommender as recommenders
-from rectool.llm.body import can_pack
+from rectool.llm.body import can_pack, reading
 from rectool.llm.recommender import Recommender
 from rectool.training import loop
-from rectool.training.answers import AnswerObjective
+from rectool.training.answers import AnswerCriterion
 from rectool.training.counting import prior
+from rectool.training.item_targets import ItemCriterion
 from rectool.training.llm_way import Way, in_gigabytes
+from rectool.training.lora_settings import TITLE_METRIC
+from rectool.training.prompted import Criterion
 from rectool.training.report import report
-from rectool.training.run import Fitted, Run
+from rectool.training.run import Fitted, Objective, Run
+from rectool.training.settings import Task
 from rectool.training.token_parts import LINE_TOKENS, TokenParts, padding_share
 from rectool.training.tuning import Tuning
 from rectool.training.validation import Validation
@@ -35,8 +40,11 @@ PACKED_FROM = 0.25
 """Share of padding from which packing pays: less costs less than the mask that keeps packed rows apart."""
 LOOKED_AT = 500
 """Batches of the first epoch of which padding is measured."""
-PRIORS = {"item mean": False, "user + item mean": True}
-"""What needs no training, and whether users have a part in it."""
+PRIORS: Mapping[Task, Mapping[str, Mapping[str, bool]]] = {
+    "ctr": {"item mean": {"users": False}, "user + item mean": {"users": True}},
+    "next-item": {"popularity": {}},
+}
+"""What needs no training, by task, and its settings."""
 LAST = "last"
 MEMORY_ADVICE = "choose --checkpointing on, --quantize 4bit or a smaller --llm, or shorten prompts with --max-tokens"
 
@@ -47,9 +55,15 @@ class Live:
 
     recommender: Recommender
     name: str
-    task: Literal["ctr"] = "ctr"
-    probability: Literal["sigmoid"] = "sigmoid"
     stochastic: bool = False
+
+    @property
+    def task(self) -> Task:
+        return self.recommender.task
+
+    @property
+    def probability(self) -> Literal["sigmoid"] | None:
+        return "sigmoid" if self.task == "ctr" else None
 
     def score(self, dataset: Dataset, rows: Rows, progress: Progress | None = None) -> NDArray[np.float32]:
         scores = self.recommender.score(dataset, rows, progress=progress)
@@ -59,16 +73,24 @@ class Live:
     def rank(
         self, dataset: Dataset, rows: Rows, *, k: int, exclude: Exclude = "none", progress: Progress | None = None
     ) -> Ranking:
-        raise ranks_not(self.name)
+        return language_ranking.rank(self.recommender, dataset, rows, k=k, exclude=exclude, progress=progress)
+
+
+def criterion_of(tuning: Tuning, recommender: Recommender) -> Criterion:
+    """What is minimised where prompts are read at their last token: of answers, or of items."""
+    if tuning.head is not None:
+        return ItemCriterion(tuning.head, tuning.items, recommender.device)
+    return AnswerCriterion(recommender.answering, tuning.labels, recommender.device)
 
 
 def fit_and_write(
-    draft: Draft, tuning: Tuning, recommender: Recommender, objective: AnswerObjective, validation: Validation, run: Run
+    draft: Draft, tuning: Tuning, recommender: Recommender, objective: Objective, validation: Validation, run: Run
 ) -> Fitted:
     """Fit a model and write it into the draft of an `llm` artifact, its last state in a folder of its own.
 
     Args:
         objective: its module is what is trained of the recommender.
+        validation: what priors are measured on.
 
     Raises:
         RectoolError: the loss is no longer finite, or the disk refuses.
@@ -81,28 +103,30 @@ def fit_and_write(
         with disk_errors(draft.path, "choose another --out"):
             folder.mkdir(exist_ok=True)
         recommenders.save(recommender, folder, folder)
-    scorer = Live(recommender, tuning.label)
-    with autocast(run.device, tuning.dtype):
-        valid = validation(scorer)
-    lengths = tuning.tokens.lengths
+    with reading(objective.module), autocast(run.device, tuning.dtype):
+        valid = dict(objective.validate())
+    lengths, task = tuning.lengths, tuning.task
+    priors = {} if tuning.metric == TITLE_METRIC else PRIORS[task]
     draft.metrics.update(
-        model=scorer.name,
-        task="ctr",
+        model=tuning.label,
+        task=task,
+        head=recommender.head.kind,
+        mask=tuning.mask.text,
         metric=tuning.metric,
         valid=valid,
         priors=[
-            prior(tuning.dataset, "ctr", True, validation, tuning.metric, called=called, users=users)
-            for called, users in PRIORS.items()
+            prior(tuning.dataset, task, task == "ctr", validation, tuning.metric, called=called, **settings)
+            for called, settings in priors.items()
         ],
         parameters=tuning.anatomy.parameters,
         trained_parameters=tuning.anatomy.trained,
         rows=len(tuning.rows),
-        liked=int((tuning.labels == 1).sum()),
         tokens=int(lengths.sum()),
         longest=int(lengths.max()),
         shortened=tuning.tokens.shortened,
-        answers=vars(recommender.head.answers),
     )
+    if task == "ctr":
+        draft.metrics.update(liked=int((tuning.labels == 1).sum()), answers=vars(recommender.answering.answers))
     report(draft, run, fitted)
     draft.metrics["tokens_per_second"] = round(fitted.targets_per_second * float(lengths.mean()), 1)
     return fitted
@@ -118,11 +142,9 @@ def compute_twice(model: PreTrainedModel) -> None:
 
 def padding_of(tuning: Tuning, parts: TokenParts, seed: int) -> float:
     """The share of padding in what one process computes of the first epoch."""
-    lengths, processes_in_all = tuning.tokens.lengths, processes.world_size()
+    lengths, processes_in_all = tuning.lengths, processes.world_size()
     batches = shuffled_batches(lengths, np.ones_like(lengths), tuning.fit.batch_size * processes_in_all, (seed, 0))
-    return padding_share(
-        tuning.computed(tuning.tokens), (batch[::processes_in_all] for batch in batches[:LOOKED_AT]), parts
-    )
+    return padding_share(tuning.computed(), (batch[::processes_in_all] for batch in batches[:LOOKED_AT]), parts)
 
 
 def is_packed(tuning: Tuning, recommender: Recommender, padding: float) -> bool:
@@ -139,19 +161,31 @@ def is_packed(tuning: Tuning, recommender: Recommender, padding: float) -> bool:
 
 def tell(tuning: Tuning, what: str, way: Way, padding: float) -> None:
     """What is trained, on what, and what it takes: before the wait."""
-    anatomy, lengths, prompts = tuning.anatomy, tuning.tokens.lengths, tuning.prompts
+    anatomy, lengths = tuning.anatomy, tuning.lengths
     console.say(
         f"{anatomy.trained:,} of {anatomy.parameters:,} parameters are trained "
         f"({anatomy.trained / anatomy.parameters:.2%}): {what}"
     )
-    console.say(f"{len(tuning.rows):,} train rows, {(tuning.labels == 1).mean():.1%} of them liked")
-    words, ids = prompts.answers.words, prompts.answers.ids
+    console.say(f"{len(tuning.rows):,} train rows, {_what_they_say(tuning)}")
     console.say(
-        f"prompt {prompts.template.name}: {lengths.sum():,} tokens, {lengths.max():,} in the longest; answers "
-        f"{words[0]!r} ({ids[0]}) and {words[1]!r} ({ids[1]}); {tuning.tokens.shortened:,} rows are shortened"
+        f"prompt {tuning.prompts.template.name}: {lengths.sum():,} tokens, {lengths.max():,} in the longest; "
+        f"{tuning.tokens.shortened:,} rows are shortened; mask {tuning.mask.text}"
     )
     twice = ", activations computed twice" if way.checkpointing else ""
     console.say(
         f"{way.tokens:,} tokens at a time{twice}, {padding:.1%} of them padding; about {in_gigabytes(way.bytes)} of "
         f"memory, of the {in_gigabytes(free_memory(tuning.device))} that are free on {tuning.device}"
     )
+
+
+def _what_they_say(tuning: Tuning) -> str:
+    """What is learned from the train rows."""
+    if tuning.task == "ctr":
+        answers = tuning.prompts.answers
+        words = " and ".join(f"{word!r} ({id_})" for word, id_ in zip(answers.words, answers.ids, strict=True))
+        return f"{(tuning.labels == 1).mean():.1%} of them liked; answers {words}"
+    different = f"{len(np.unique(tuning.items)):,} of {tuning.dataset.items:,} items"
+    if tuning.titles is None:
+        return f"whose next items are {different}"
+    tokens = tuning.titles.lengths[tuning.items].mean()
+    return f"after which the titles of {different} are written, {tokens:.1f} tokens each"

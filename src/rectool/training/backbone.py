@@ -22,6 +22,7 @@ from rectool.devices import device_named, precision_named
 from rectool.errors import RectoolError, disk_errors
 from rectool.llm.files import hushed
 from rectool.prompts import template
+from rectool.prompts.template import Template
 from rectool.prompts.tokenizer import Tokenizer
 from rectool.prompts.tokens import TokenRows, bounds, within
 from rectool.training import corpus, loop
@@ -40,6 +41,8 @@ FRAMES = 0.1
 """Of what the tokenizer learns from, for what prompts say around titles."""
 WORDS_FIRST = 0.4
 """Of the exercises, those about words alone, which are read first."""
+PROMPTED = 0.5
+"""Of the other exercises, those that are worded like `--prompt`."""
 BASE_MEMORY = 1 << 30
 """Of Python with torch and transformers, and of the texts."""
 COPIES = 6
@@ -63,9 +66,11 @@ def estimate(dataset: Dataset, small: Small, fit: Pretraining) -> Plan:
     """A plan with sizes.
 
     Raises:
-        RectoolError: the device or its precision is not there.
+        RectoolError: the device or its precision is not there, or the prompt is none that can be read.
     """
     precision_named(fit.precision, device_named(fit.device))
+    if small.prompt is not None:
+        asked(small.prompt)
     with torch.device("meta"):
         model = LlamaForCausalLM(configured(small, small.vocabulary or small.shape.vocabulary))
     weights = 4 * sum(parameter.numel() for parameter in model.parameters())
@@ -138,10 +143,33 @@ def written(dataset: Dataset, small: Small, seed: int) -> Texts:
         )
     about_words = round(WORDS_FIRST * small.exercises)
     first = corpus.word_exercises(dataset, histories, about_words, seed)
-    second = corpus.title_exercises(dataset, histories, small.exercises - about_words, seed)
-    said = [part for name in template.SHIPPED for part in template.load(name).parts if isinstance(part, str)]
+    others = small.exercises - about_words
+    templates = [template.load(name) for name in template.SHIPPED]
+    second = []
+    if small.prompt is not None:
+        asking = asked(small.prompt)
+        templates.append(asking)
+        prompted = round(PROMPTED * others)
+        others -= prompted
+        second = [*corpus.prompt_exercises(dataset, histories, prompted, seed, template=asking, noun=small.noun)]
+    second += corpus.title_exercises(dataset, histories, others, seed)
+    said = [part for each in templates for part in each.parts if isinstance(part, str)]
     copies = math.ceil(FRAMES * sum(map(len, [*items, *lists])) / sum(map(len, said)))
-    return Texts([*items, *lists, *said * copies], ([*items, *lists, *first], [*second]))
+    return Texts([*items, *lists, *said * copies], ([*items, *lists, *first], second))
+
+
+def asked(prompt: str) -> Template:
+    """The prompt that a part of the exercises is worded like.
+
+    Raises:
+        RectoolError: there is none, it asks for something else than the next item, or it lists no titles.
+    """
+    found = template.load(prompt)
+    if found.task != "next-item":
+        raise RectoolError(
+            f"--prompt {prompt} is of task {found.task}; exercises take one of task next-item, such as hatllm"
+        )
+    return found.filled(())
 
 
 def tokenised(made: PreTrainedTokenizerFast, texts: Sequence[str]) -> TokenRows:

@@ -46,10 +46,18 @@ class Small:
         metavar="N",
         help="Reading exercises beside the texts: which words stand in a list of titles, which titles are like it.",
     )
+    prompt: str | None = setting(
+        None,
+        metavar="NAME|FILE",
+        help="Word a part of the exercises like this prompt of task next-item, such as hatllm.",
+    )
+    noun: str = setting("items", metavar="WORD", help="What that prompt calls items, such as movies.")
 
     def __post_init__(self) -> None:
         at_least(self, "vocabulary", SMALLEST_VOCABULARY)
         at_least(self, "exercises", 0)
+        if self.prompt is None and self.noun != type(self).noun:
+            raise RectoolError(f"--noun {self.noun} means nothing without --prompt")
 
     @property
     def shape(self) -> Shape:

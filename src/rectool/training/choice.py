@@ -43,7 +43,7 @@ def choose(dataset: Dataset, model: Collaborative, objective: Objective, fit: Fi
         RectoolError: settings do not go together, mean nothing to the model, or the data set has no rows for them.
     """
     kind = model_class(model.model)
-    task = _task(dataset, objective)
+    task = task_of(dataset, objective.task)
     if task not in kind.tasks:
         raise RectoolError(f"--model {model.model} is not for --task {task}")
     loss = objective.loss_for(task)
@@ -65,15 +65,19 @@ def choose(dataset: Dataset, model: Collaborative, objective: Objective, fit: Fi
     return Choice(model.model, kind, settings, task, loss, metric, history, "sigmoid" if sigmoid else None)
 
 
-def _task(dataset: Dataset, objective: Objective) -> Task:
-    """The task that was asked for, or else ctr where train rows have labels."""
+def task_of(dataset: Dataset, asked: Task | None) -> Task:
+    """The task that was asked for, or else ctr where train rows have labels.
+
+    Raises:
+        RectoolError: the data set has no train rows for it.
+    """
     train = dataset.targets("train")
     if len(train) == 0:
         raise RectoolError(f"{dataset.artifact.path} has no train rows; make it with another --split")
     labelled = bool((dataset.label[train] >= 0).any())
-    if objective.task == "ctr" and not labelled:
+    if asked == "ctr" and not labelled:
         raise RectoolError(f"{dataset.artifact.path} has no labelled train rows; --task next-item needs none")
-    return objective.task or ("ctr" if labelled else "next-item")
+    return asked or ("ctr" if labelled else "next-item")
 
 
 def _refuse_for_counted(model: Collaborative, objective: Objective, start: Start) -> None:

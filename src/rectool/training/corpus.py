@@ -4,7 +4,8 @@ Besides titles, descriptions and lists of titles there are reading exercises: a 
 and after each whether it stands in the list, or is like it. A few thousand lists teach a model of this size no reading,
 which a language model that has read books brings along: to find again what stands above. Exercises do, and they say
 nothing of what anybody likes beyond the list itself. Words come first: a model learns within minutes to find one again
-and say so at once, and only then to say so after a question mark, or of a whole title.
+and say so at once, and only then to say so after a question mark, or of a whole title. A prompt that asks for the next
+item can be learned in the same way: the list in its words, and as its answer a title that is like the list.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from rectool.artifacts.schemas import SPLITS
 from rectool.data.dataset import Dataset
 from rectool.errors import RectoolError
 from rectool.prompts.catalogue import Catalogue, taken
+from rectool.prompts.template import Template
 
 WORDS = ("Yes", "No")
 LIST_TITLES = 20
@@ -114,6 +116,33 @@ def title_exercises(dataset: Dataset, histories: Sequence[NDArray[np.int32]], co
         )
 
 
+def prompt_exercises(
+    dataset: Dataset,
+    histories: Sequence[NDArray[np.int32]],
+    count: int,
+    seed: int,
+    *,
+    template: Template,
+    noun: str,
+) -> Iterator[str]:
+    """Lists of titles in the words of a prompt of task next-item, and its output: a title that is like the list.
+
+    Of a few titles drawn at random it is the one that shares a word with most of the list, as in `title_exercises`.
+
+    Args:
+        template: without places for embeddings.
+    """
+    shelf = _Shelf(dataset)
+    random = np.random.default_rng((seed, 3))
+    (before, after), (opened, closed) = template.entry, template.output
+    for part in _parts(histories, count, random):
+        entries = (f"{before}{shelf.titles[item]}{after}" for item in part)
+        said = {"noun": noun, "history": template.separator.join(entries)}
+        asked = "".join(each if isinstance(each, str) else said[each.name] for each in template.parts)
+        title = shelf.like(part, True, random)
+        yield f"{asked}{'' if asked[-1].isspace() else ' '}{opened}{title}{closed}"
+
+
 def _parts(
     histories: Sequence[NDArray[np.int32]], count: int, random: np.random.Generator
 ) -> Iterator[NDArray[np.int32]]:
@@ -153,13 +182,14 @@ class _Shelf:
 
     def asked_titles(self, part: NDArray[np.int32], count: int, random: np.random.Generator) -> list[tuple[str, bool]]:
         """Titles, and whether they are more like a list than others are."""
-        found = []
-        for alike in random.random(count) < 0.5:
-            drawn = random.choice(self.known, CANDIDATES)
-            shared = [sum(not self.telling[item].isdisjoint(self.telling[other]) for other in part) for item in drawn]
-            place = np.argmax(shared) if alike else np.argmin(shared)
-            found.append((self.titles[drawn[place]], bool(alike)))
-        return found
+        return [(self.like(part, alike, random), bool(alike)) for alike in random.random(count) < 0.5]
+
+    def like(self, part: NDArray[np.int32], alike: bool, random: np.random.Generator) -> str:
+        """Of titles drawn at random, the one that is most like a list, or least."""
+        drawn = random.choice(self.known, CANDIDATES)
+        shared = [sum(not self.telling[item].isdisjoint(self.telling[other]) for other in part) for item in drawn]
+        chosen: str = self.titles[drawn[np.argmax(shared) if alike else np.argmin(shared)]]
+        return chosen
 
 
 def _answer(yes: bool) -> str:

@@ -29,13 +29,15 @@ class Ground:
         adapter: the folder of the adapter that the model has; None where it has none, or one that starts here.
         adapter_role: of the parent that it is read from.
         before: the hybrid that is continued.
-        said: the model.json of that hybrid, else of the adapter; empty for a model as it is.
+        told: that hybrid, else the artifact of the adapter: what is not asked for is as it was there.
+        said: its model.json; empty for a model as it is.
     """
 
     backbone: Backbone
     adapter: Path | None
     adapter_role: str | None
     before: Artifact | None
+    told: Input | None
     said: Mapping[str, Any]
     parents: Sequence[Input]
 
@@ -61,8 +63,8 @@ def find(standing: Standing, elsewhere: Mapping[str, Path] | None) -> Ground:
         if not document_of(named)["adapter"]:
             raise RectoolError(f"--adapter {named.path} has no adapter; name a whole model with --llm")
         parents.append(Input(ADAPTER, named.path, artifact=named))
-    told = before or named
-    said = document_of(told) if told is not None else {}
+    told = parents[0] if parents else None
+    said = document_of(told.artifact) if told is not None and told.artifact is not None else {}
     if standing.llm is not None:
         found = backbones.find(standing.llm, revision=standing.revision, elsewhere=elsewhere)
         if standing.revision is not None and found.hub is None:
@@ -71,7 +73,8 @@ def find(standing: Standing, elsewhere: Mapping[str, Path] | None) -> Ground:
             )
     else:
         assert told is not None  # Standing has seen to it
-        found = backbone_of(told, said["backbone"], None)
+        assert told.artifact is not None
+        found = backbone_of(told.artifact, said["backbone"], None)
     adapter = role = None
     for owner, of in ((before, BEFORE), (named, ADAPTER)):
         if owner is None:
@@ -83,7 +86,7 @@ def find(standing: Standing, elsewhere: Mapping[str, Path] | None) -> Ground:
         )
         if document["adapter"] and standing.adapter != NEW:
             adapter, role = adapter_folder(owner, document["adapter"]), of
-    return Ground(found, adapter, role, before, said, [*found.inputs(), *parents])
+    return Ground(found, adapter, role, before, told, said, [*found.inputs(), *parents])
 
 
 def document_of(artifact: Artifact) -> dict[str, Any]:

@@ -26,6 +26,9 @@ class Setup:
     Attributes:
         dtype: what is computed in; frozen weights are kept in it.
         dropout: whether the inputs of adapters have some.
+        masks, masked_layers: how many different masks there are beside the causal one, and how many layers have one.
+        mask_width: tokens that each token's row of a mask has.
+        beside: bytes of what a head makes on its way to a loss over the catalogue or the vocabulary.
     """
 
     config: PretrainedConfig
@@ -35,6 +38,10 @@ class Setup:
     full: bool
     dropout: bool
     quantized: bool
+    masks: int = 0
+    masked_layers: int = 0
+    mask_width: int = 0
+    beside: int = 0
 
     def bytes(self, tokens: int, checkpointing: bool) -> int:
         """At the peak of a step that computes so many tokens at a time."""
@@ -42,6 +49,9 @@ class Setup:
         layer = self._layer_bytes()
         between = hidden * (4 if self.full else self.dtype.itemsize)  # kept of a layer that is computed twice
         per_token = layers * (between if checkpointing else layer) + layer  # one layer is in work in any case
+        if self.masks:  # one byte each; attention makes numbers of those of a layer, and keeps them
+            kept = 1 if checkpointing else self.masked_layers
+            per_token += self.mask_width * (self.masks + kept * self.dtype.itemsize)
         return int(self._standing_bytes() + tokens * per_token)
 
     def with_adapters(self) -> Setup:
@@ -60,7 +70,7 @@ class Setup:
             weights = anatomy.parameters * (4 + (size if size < 4 else 0))  # and their copies in the other precision
         trained = anatomy.trained * (12 if self.full else 16)  # gradients, two moments; adapters are float32 besides
         copies = anatomy.trained * (12 if self.device.type == "cpu" else 0)  # the best, the last, a checkpoint
-        return weights + trained + copies + BASE[self.device.type]
+        return weights + trained + copies + self.beside + BASE[self.device.type]
 
     def _layer_bytes(self) -> float:
         """What one layer keeps of a token for the backward pass."""

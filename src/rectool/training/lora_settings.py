@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import ClassVar, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from rectool.errors import RectoolError
+from rectool.llm.mask_plan import MaskPlan
 from rectool.settings import flag_name, setting
-from rectool.training.settings import Fit, at_least
+from rectool.training.settings import Fit, Task, at_least
 
 Checkpointing = Literal["auto", "on", "off"]
 Packing = Literal["auto", "on", "off"]
+Head: TypeAlias = Literal["item", "title"]
+ItemHeadStart: TypeAlias = Literal["random", "semantic", "tied"]
+
+TITLE_METRIC = "loss"
+"""Of the tokens of titles, for models that write them: what ranking by them says costs so many tokens of writing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +106,85 @@ class Answering:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Asking:
+    """What the language model is asked, by which head it answers, and which tokens see which."""
+
+    panel: ClassVar[str] = "Objective"
+
+    task: Task | None = setting(None, help="Rate labelled rows or predict the next item; ctr where rows have labels.")
+    item_head: ItemHeadStart | None = setting(
+        None,
+        help="Next item: what the keys of items start from, chance (default) or --semantic; tied: a trained projection "
+        "of it, which ranks items of no train row too.",
+    )
+    head_learning_rate: float | None = setting(None, metavar="RATE", help="That of the item head; by default the same.")
+    mask: str | None = setting(
+        None,
+        metavar="PLAN",
+        help="Which tokens see which, from the bottom layer up: causal, or kinds of layers such as "
+        "in:8,or:*,cr:2 (HatLLM), of in, or, cr, cr-pre, cr-last and isolate; * takes the rest. By default as before, "
+        "else causal.",
+    )
+    compress_deep: bool = setting(
+        False,
+        help="Make layers cr cr-last, where nobody sees an item's tokens but the last: the others are left out there.",
+    )
+
+    def __post_init__(self) -> None:
+        at_least(self, "head_learning_rate", 0)
+        MaskPlan.parse(self.mask or "causal")
+        if self.task == "ctr":
+            self.refuse_item_flags()
+
+    def plan(self, usual: str = "causal") -> MaskPlan:
+        """Which tokens see which; `usual` where nothing was said.
+
+        Raises:
+            RectoolError: it is no plan, or has no deep layers that tokens can be left out of.
+        """
+        plan = MaskPlan.parse(self.mask or usual)
+        return plan.compressed() if self.compress_deep else plan
+
+    def refuse_item_flags(self) -> None:
+        """Raises RectoolError that names the first flag of the other task's head that was given."""
+        for name in ("head", "item_head", "head_learning_rate"):
+            value: Any = getattr(self, name, None)
+            if value is not None:
+                raise RectoolError(
+                    f"{flag_name(name)} {value} is for --task next-item; rows that have a label are rated by two words"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predicting(Asking):
+    """What a language model is tuned to do."""
+
+    head: Head | None = setting(
+        None,
+        help="Next item: item (default) scores the whole catalogue from the last hidden state, title writes the title.",
+    )
+    semantic: Path | None = setting(
+        None, metavar="DIR", recorded=False, help="Embeddings of rectool distill or adopt, for --item-head."
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.head == "title":
+            for name in ("item_head", "head_learning_rate"):
+                if getattr(self, name) is not None:
+                    raise RectoolError(f"{flag_name(name)} means nothing to --head title, which writes with the model")
+        refuse_unmatched(self.item_head, self.semantic)
+
+
+def refuse_unmatched(start: ItemHeadStart | None, semantic: Path | None) -> None:
+    """Raises RectoolError where an item head needs semantic embeddings that are not there, or has no use for some."""
+    if start in ("semantic", "tied") and semantic is None:
+        raise RectoolError(f"--item-head {start} needs --semantic, the embeddings of rectool distill or adopt")
+    if start not in ("semantic", "tied") and semantic is not None:
+        raise RectoolError("--semantic is what an item head starts from: add --item-head semantic or tied")
+
+
+@dataclass(frozen=True, kw_only=True)
 class FitLanguage(Fit):
     """How long and how fast a language model is trained, and in what way it is computed."""
 
@@ -129,3 +215,14 @@ class FitLanguage(Fit):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, "batch_tokens", 1)
+
+    def metric_of(self, task: Task, *, writes: bool) -> str:
+        """The metric that early stopping follows.
+
+        Args:
+            writes: of a model that writes titles `TITLE_METRIC` can be followed, and is by default.
+
+        Raises:
+            RectoolError: validation does not measure the one that was asked for.
+        """
+        return TITLE_METRIC if writes and self.metric in (None, TITLE_METRIC) else self.metric_for(task)

@@ -80,7 +80,10 @@ class Start:
     panel: ClassVar[str] = "Model"
 
     init_items: Path | None = setting(
-        None, metavar="DIR", recorded=False, help="Start item embeddings from those of this artifact."
+        None,
+        metavar="DIR",
+        recorded=False,
+        help="Start item embeddings from those of this artifact: semantic, cf, or an llm that has an item head.",
     )
     init_by: Literal["projection", "pca"] = setting(
         "projection", help="How their width is met: a learned linear map of the fixed table, or its principal axes."

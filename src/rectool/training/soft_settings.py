@@ -10,11 +10,11 @@ from typing import Any, ClassVar, Literal, TypeAlias, cast, get_args
 from rectool.errors import RectoolError
 from rectool.prompts.settings import Prompting
 from rectool.settings import byte_count, flag_name, setting
-from rectool.training.lora_settings import FitLanguage
+from rectool.training.lora_settings import Asking, FitLanguage
 from rectool.training.settings import at_least
 
 Token: TypeAlias = Literal["user", "item", "warm", "history"]
-Part: TypeAlias = Literal["projector", "cf", "semantic", "lora"]
+Part: TypeAlias = Literal["projector", "cf", "semantic", "lora", "head"]
 Activation: TypeAlias = Literal["relu", "gelu"]
 Unknown: TypeAlias = Literal["trained", "mean"]
 
@@ -83,7 +83,7 @@ class Sources:
         None, metavar="DIR", recorded=False, help="A collaborative model, for user, item and history."
     )
     semantic: Path | None = setting(
-        None, metavar="DIR", recorded=False, help="Embeddings of rectool distill or adopt, for warm."
+        None, metavar="DIR", recorded=False, help="Embeddings of rectool distill or adopt, for warm or --item-head."
     )
     fresh_ids: int | None = setting(
         None, metavar="D", help="Embeddings of users and items of this width that start here (PersonPrompt)."
@@ -106,7 +106,9 @@ class SoftTokenSettings:
     panel: ClassVar[str] = "Soft tokens"
 
     tokens: str | None = setting(
-        None, metavar="NAMES", help="Which of user, item, warm and history, with commas; by default user,item."
+        None,
+        metavar="NAMES",
+        help="Which of user, item, warm and history, with commas; by default user,item, or history for the next item.",
     )
     tokens_per_id: int | None = setting(None, metavar="N", help="Tokens that a vector becomes; by default 1.")
     expansion: float | None = setting(
@@ -117,6 +119,11 @@ class SoftTokenSettings:
     )
     projector_start: Literal["aligned", "random"] | None = setting(
         None, help="What the projector starts from; by default that of --aligned where there is one."
+    )
+    biases: bool | None = setting(
+        None,
+        help="Tell the projector the collaborative model's biases, too, as one number more; by default its vectors "
+        "alone, as the papers do.",
     )
     unknown: Unknown | None = setting(
         None, help="What stands for users and items of no train row: a trained vector (default), or the others' mean."
@@ -174,16 +181,13 @@ class InheritedPrompting:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Freezing:
-    """What is trained, and on what."""
+class Freezing(Asking):
+    """What is trained, and on what; what is not given is that of the parent, if any."""
 
-    panel: ClassVar[str] = "Objective"
-
-    task: Literal["ctr", "next-item"] = setting("ctr", help="What is asked; next-item is not there yet.")
     train: str = setting(
         "projector",
         metavar="PARTS",
-        help="Which of projector, cf, semantic and lora, with commas; all else stays as it is.",
+        help="Which of projector, cf, semantic, lora and head, with commas; all else stays as it is.",
     )
     mix: str = setting(
         "0",
@@ -205,18 +209,16 @@ class Freezing:
     )
 
     def __post_init__(self) -> None:
-        if self.task != "ctr":
-            raise RectoolError(
-                f"--task {self.task}: soft tokens are trained to rate rows that have a label (--task ctr); rank the "
-                "catalogue with a model of rectool train-cf --task next-item"
-            )
+        super().__post_init__()
         at_least(self, "samples", 1)
         if not 0 <= self.unknown_share < 1:
             raise RectoolError(f"--unknown-share {self.unknown_share} must be from 0 to below 1")
         parts = self.parts()
         self.text_share(0.0)
-        if self.mixes and "lora" not in parts:
-            raise RectoolError(f"--mix {self.mix}: rows of text alone train nothing but adapters; add lora to --train")
+        if self.mixes and not {"lora", "head"} & set(parts):
+            raise RectoolError(
+                f"--mix {self.mix}: rows of text alone train nothing but adapters and an item head; add lora to --train"
+            )
 
     def parts(self) -> tuple[Part, ...]:
         """What is trained, in the order of `Part`."""

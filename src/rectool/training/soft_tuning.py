@@ -12,13 +12,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rectool.artifacts import Artifact, Input, open_artifact
+from rectool.artifacts import Artifact, Input
 from rectool.data.dataset import Dataset
 from rectool.devices import device_named, precision_named
 from rectool.errors import RectoolError
 from rectool.llm.backbone import Backbone
+from rectool.llm.item_head import ItemHead, read, refuse_other_items
+from rectool.llm.mask_plan import MaskPlan
 from rectool.llm.recommender import refuse_unfit, usual_prompt
-from rectool.llm.soft import SoftTokens, refuse_other
+from rectool.llm.soft import SoftTokens, Told, refuse_other
 from rectool.llm.soft_prefix import prefix_lengths
 from rectool.llm.soft_saved import Parts, build, parts_of
 from rectool.models.mf import MatrixFactorization
@@ -28,9 +30,12 @@ from rectool.prompts import template
 from rectool.prompts.cached import cached_rows
 from rectool.prompts.prompts import Prompts
 from rectool.prompts.tokens import TokenRows
+from rectool.settings import flag_name
 from rectool.training.adapting import dissect, outline
 from rectool.training.ground import BEFORE, Ground, adapters_of, document_of, find
-from rectool.training.lora_settings import Adapters, Answering
+from rectool.training.heads import item_head, parent_of_items, settled_task
+from rectool.training.lora_settings import Adapters, Answering, ItemHeadStart
+from rectool.training.settings import Task
 from rectool.training.soft_settings import (
     COLLABORATIVE,
     FitSoft,
@@ -40,11 +45,13 @@ from rectool.training.soft_settings import (
     SoftTokenSettings,
     Sources,
     Standing,
+    Token,
 )
-from rectool.training.tuning import Tuning, chosen_rows
+from rectool.training.tuning import Tuning, chosen_rows, no_answers, rates_of, refuse_other_task
 
-DEFAULT_PROMPT, WITH_HISTORY = "collm", "llara-ctr"
-"""The templates with places for tokens, unless another one is asked for; the latter where history tokens are."""
+DEFAULT_PROMPT, WITH_HISTORY, NEXT_ITEM = "collm", "llara-ctr", "llara"
+"""The templates with places for tokens, unless another one is asked for; the second where history tokens are."""
+USUAL_TOKENS: Mapping[Task, tuple[Token, ...]] = {"ctr": ("user", "item"), "next-item": ("history",)}
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,6 @@ class SoftTuning(Tuning):
         adapter: the folder of the adapter that the model has; None where it has none, or one that starts here.
         adapter_role: of the parent that it is read from.
         parts: what is trained.
-        parents: what is read, the data set aside.
     """
 
     fit: FitSoft
@@ -65,7 +71,6 @@ class SoftTuning(Tuning):
     adapter_role: str | None
     parts: tuple[Part, ...]
     freezing: Freezing
-    parents: Sequence[Input]
 
     @property
     def is_frozen(self) -> bool:
@@ -77,8 +82,8 @@ class SoftTuning(Tuning):
         """The prompts of all rows in text alone, where some of them are mixed in."""
         if not self.freezing.mixes:
             return None
-        record = {**self.prompts.record(), "soft": {}}
-        return cached_rows(Prompts.from_record(record, self.prompts.tokenizer), self.dataset, self.rows)
+        prompts = Prompts.from_record({**self.prompts.record(), "soft": {}}, self.prompts.tokenizer)
+        return cached_rows(prompts, self.dataset, self.rows, spans=not self.mask.is_causal)
 
     @property
     def hidden(self) -> tuple[float, float]:
@@ -89,8 +94,19 @@ class SoftTuning(Tuning):
         items = "item" in soft.kinds and not soft.known_items.all()
         return share * users, share * items
 
-    def computed(self, tokens: TokenRows) -> NDArray[np.int64]:
-        return tokens.lengths - prefix_lengths(tokens) if self.is_frozen else tokens.lengths
+    @property
+    def has_prefix(self) -> bool:
+        """Whether what stands before the first soft token is the same in each step, whatever comes after it."""
+        return self.is_frozen and self.mask.is_causal
+
+    def computed(self) -> NDArray[np.int64]:
+        return self._computed(self.tokens)
+
+    def _sampled(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        return self._computed(self.prompts.rows(self.dataset, self.rows[places]))
+
+    def _computed(self, tokens: TokenRows) -> NDArray[np.int64]:
+        return tokens.lengths - prefix_lengths(tokens) if self.has_prefix else tokens.lengths
 
 
 def prepare(
@@ -115,48 +131,54 @@ def prepare(
     dtype = precision_named(fit.precision, device)
     if standing.quantize != "none" and device.type != "cuda":
         raise RectoolError(f"--quantize {standing.quantize} needs a GPU, but --device is {device}")
-    metric, trained = fit.metric_for("ctr"), freezing.parts()
+    trained = freezing.parts()
     ground = find(standing, elsewhere)
-    lora = adapters_of(standing, fresh, ground.adapter, trained)
     said = ground.said
-    answering = Answering(
-        answer_loss=freezing.answer_loss or said.get("answer_loss", "softmax"), samples=freezing.samples
-    )
-    if "lora" in trained and fit.cache_bytes():
+    task = settled_task(dataset, freezing, said.get("task"))
+    if task == "ctr" and "head" in trained:
         raise RectoolError(
-            f"--cache-prefix {fit.cache_prefix}: with --train lora each step changes those states; leave it out"
+            "--train head: yes/no prompts are answered by the language model; --task next-item has a head"
         )
-    rows = chosen_rows(dataset, answering, seed)
-    kinds = _kinds(settings, ground.before)
-    _refuse_unmeant(sources, kinds, trained, settings, is_first=ground.before is None)
-    prompts = _prompts(prompting, ground.backbone, kinds, said.get("prompt"))
+    metric = fit.metric_for(task)
+    lora = adapters_of(standing, fresh, ground.adapter, trained)
+    if task == "next-item" and freezing.answer_loss is not None:
+        raise no_answers(freezing.answer_loss)
+    answering = Answering(
+        answer_loss=freezing.answer_loss or said.get("answer_loss") or "softmax", samples=freezing.samples
+    )
+    mask = freezing.plan(said.get("mask", "causal"))
+    mask.layers(ground.backbone.config.get_text_config(decoder=True).num_hidden_layers)
+    _refuse_cache(fit, trained, mask)
+    rows = chosen_rows(dataset, task, freezing.samples, seed)
+    kinds = _kinds(settings, ground.before, task)
+    _refuse_unmeant(sources, kinds, trained, settings, is_first=ground.before is None, start=freezing.item_head)
+    prompts = _prompts(prompting, ground.backbone, kinds, said.get("prompt"), task)
+    refuse_other_task(prompts, task)
     refuse_unfit(prompts, ground.backbone)
     parents = _parents(dataset, sources, elsewhere or {})
-    soft = _soft(dataset, sources, settings, kinds, ground, parents, seed)
-    soft.train_only([part for part in trained if part != "lora"])
-    anatomy = dissect(outline(ground.backbone.config), lora)
-    own = {p: p.numel() for p in soft.parameters()}
-    in_adapters = anatomy.trained if "lora" in trained else 0
-    anatomy = replace(
-        anatomy,
-        parameters=anatomy.parameters + sum(own.values()),
-        trained=in_adapters + sum(count for parameter, count in own.items() if parameter.requires_grad),
-        targets=anatomy.targets if in_adapters else (),
-        adapted_width=anatomy.adapted_width if in_adapters else 0,
-    )
+    soft = _soft(dataset, sources, settings, kinds, ground, parents, seed, told="liked" if task == "ctr" else "all")
+    soft.train_only([part for part in trained if part not in ("lora", "head")])
+    head = _head(dataset, freezing, ground, parents, seed) if task == "next-item" else None
+    anatomy, trains_lora = dissect(outline(ground.backbone.config), lora), "lora" in trained
+    anatomy = (anatomy if trains_lora else anatomy.frozen()).beside(soft, *([head] if head is not None else []))
     return SoftTuning(
         dataset=dataset,
         backbone=ground.backbone,
         prompts=prompts,
         rows=rows,
         anatomy=anatomy,
-        lora=lora if in_adapters else replace(lora, dropout=0.0),
+        lora=lora if trains_lora else replace(lora, dropout=0.0),
         answering=answering,
         fit=fit,
+        task=task,
+        head=head,
+        writes=False,
+        mask=mask,
         quantized=standing.quantize != "none",
         device=device,
         dtype=dtype,
         metric=metric,
+        rates=rates_of(cf_learning_rate=fit.cf_learning_rate, head_learning_rate=freezing.head_learning_rate),
         soft=soft,
         adapter=ground.adapter,
         adapter_role=ground.adapter_role,
@@ -166,10 +188,40 @@ def prepare(
     )
 
 
-def _kinds(settings: SoftTokenSettings, before: Artifact | None) -> dict[str, int]:
+def _refuse_cache(fit: FitSoft, trained: Sequence[Part], mask: MaskPlan) -> None:
+    """Raises RectoolError where states before the first soft token cannot be kept, but are to be."""
+    if not fit.cache_bytes():
+        return
+    why = "with --train lora each step changes those states" if "lora" in trained else None
+    if not mask.is_causal:
+        why = f"with --mask {mask.text} prompts are computed as wholes"
+    if why is not None:
+        raise RectoolError(f"--cache-prefix {fit.cache_prefix}: {why}; leave it out")
+
+
+def _head(dataset: Dataset, freezing: Freezing, ground: Ground, parents: Sequence[Input], seed: int) -> ItemHead:
+    """The item head that was asked for, else that of what is continued, else one that starts from chance."""
+    trains = "head" in freezing.parts()
+    told = ground.told
+    if freezing.item_head is None and told is not None and ground.said["head"] == ItemHead.kind:
+        assert told.artifact is not None
+        refuse_other_items(told.artifact, dataset)
+        head = read(told.artifact, ground.said)
+        head.source = told.role
+        return head.requires_grad_(trains)
+    if not trains:
+        raise RectoolError("an item head starts here that nothing has trained: add head to --train")
+    semantic = next((parent.artifact for parent in parents if parent.role in ("semantic", "aligned")), None)
+    hidden_size = ground.backbone.config.get_text_config(decoder=True).hidden_size
+    head = item_head(dataset, freezing.item_head or "random", semantic, hidden_size, seed)
+    head.source = next((parent.role for parent in parents if parent.artifact is semantic), head.source)
+    return head
+
+
+def _kinds(settings: SoftTokenSettings, before: Artifact | None, task: Task) -> dict[str, int]:
     """How many embeddings go into each place: as asked, else as in the hybrid that is continued."""
     earlier = {each["kind"]: int(each["count"]) for each in document_of(before)["soft_tokens"]} if before else {}
-    names = settings.names() or tuple(earlier) or ("user", "item")
+    names = settings.names() or tuple(earlier) or USUAL_TOKENS[task]
     usual = settings.tokens_per_id or next(iter(earlier.values()), 1)
     return {name: settings.tokens_per_id or earlier.get(name, usual) for name in names}
 
@@ -181,8 +233,13 @@ def _refuse_unmeant(
     settings: SoftTokenSettings,
     *,
     is_first: bool,
+    start: ItemHeadStart | None,
 ) -> None:
-    """Raises RectoolError where a token has nothing that it is made of, or something is named that none is made of."""
+    """Raises RectoolError where a token has nothing that it is made of, or something is named that none is made of.
+
+    Args:
+        start: what an item head starts from, which may be semantic embeddings too.
+    """
     tokens = ",".join(kinds)
     collaborative, warm = any(kind in COLLABORATIVE for kind in kinds), "warm" in kinds
     has_vectors = sources.cf is not None or sources.aligned is not None or sources.fresh_ids is not None
@@ -198,8 +255,11 @@ def _refuse_unmeant(
     if not collaborative and (sources.cf is not None or sources.fresh_ids is not None):
         flag = "--cf" if sources.cf is not None else "--fresh-ids"
         raise RectoolError(f"{flag} is for the tokens user, item and history, but --tokens is {tokens}")
-    if not warm and sources.semantic is not None:
-        raise RectoolError(f"--semantic is for the token warm, but --tokens is {tokens}")
+    if start in ("semantic", "tied"):
+        if sources.semantic is None and sources.aligned is None:
+            raise RectoolError(f"--item-head {start} needs --semantic, the embeddings of rectool distill or adopt")
+    elif not warm and sources.semantic is not None:
+        raise RectoolError(f"--semantic is for the token warm or an --item-head of it, but --tokens is {tokens}")
     for part, there in (("cf", collaborative), ("semantic", warm)):
         if part in trained and not there:
             raise RectoolError(f"--train {part}: the tokens {tokens} are made of no such part")
@@ -210,12 +270,18 @@ def _refuse_unmeant(
 
 
 def _prompts(
-    prompting: InheritedPrompting, found: Backbone, kinds: Mapping[str, int], record: Mapping[str, Any] | None
+    prompting: InheritedPrompting,
+    found: Backbone,
+    kinds: Mapping[str, int],
+    record: Mapping[str, Any] | None,
+    task: Task,
 ) -> Prompts:
     usual: str | template.Template = WITH_HISTORY if "history" in kinds else usual_prompt(found, DEFAULT_PROMPT)
+    if task == "next-item":
+        usual = NEXT_ITEM
     if record:
         before = template.parse(record["template"]["text"], record["template"]["name"])
-        if set(kinds) <= set(before.soft):
+        if before.task == task and set(kinds) <= set(before.soft):
             usual = before
     return Prompts.chosen(
         prompting.over(record or {}), found.tokenizer(), default=usual, context=found.context, soft=kinds
@@ -228,9 +294,7 @@ def _parents(dataset: Dataset, sources: Sources, elsewhere: Mapping[str, Path]) 
     for role in ("aligned", "cf", "semantic"):
         path = getattr(sources, role)
         if path is not None:
-            artifact = open_artifact(path, role, elsewhere={**elsewhere, "dataset": dataset.artifact.path})
-            artifact.parent("dataset")
-            found.append(Input(role, path, artifact=artifact))
+            found.append(parent_of_items(dataset, role, path, elsewhere))
     return found
 
 
@@ -242,12 +306,17 @@ def _soft(
     ground: Ground,
     parents: Sequence[Input],
     seed: int,
+    *,
+    told: Told,
 ) -> SoftTokens:
-    parts, unknown = Parts(), settings.unknown
+    parts, unknown, biases = Parts(), settings.unknown, bool(settings.biases)
     if ground.before is not None:
         before = document_of(ground.before)["soft"]
         refuse_other(before["data"], dataset)
         parts, unknown = parts_of(ground.before, BEFORE), unknown or before["unknown"]
+        biases = before["biases"] if settings.biases is None else settings.biases
+        if biases != before["biases"]:
+            parts = replace(parts, unknown={})
     for parent in parents:
         assert parent.artifact is not None
         named = parts_of(parent.artifact, parent.role)
@@ -265,11 +334,11 @@ def _soft(
     if settings.projector_start == "random":
         parts = replace(parts, projector=None)
     elif parts.projector is not None:
-        for flag, value in (("--expansion", settings.expansion), ("--activation", settings.activation)):
-            if value is not None:
+        for name in ("expansion", "activation", "biases"):
+            if getattr(settings, name) is not None:
                 raise RectoolError(
-                    f"{flag} {value}: the projector is that of {_owner(parts, ground, parents)}; leave it out, or set "
-                    "--projector-start random"
+                    f"{flag_name(name)}: the projector is that of {_owner(parts, ground, parents)}; leave it out, or "
+                    "set --projector-start random"
                 )
     return build(
         dataset,
@@ -279,6 +348,8 @@ def _soft(
         expansion=settings.expansion or 10.0,
         activation=settings.activation or "relu",
         unknown=unknown or "trained",
+        told=told,
+        biases=biases,
         seed=seed,
     )
 

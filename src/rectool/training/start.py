@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Literal
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from rectool.artifacts import Artifact
 from rectool.errors import RectoolError
+from rectool.models import semantic
 from rectool.models.model import Model
 
 
@@ -31,6 +35,20 @@ class ProjectedItems(nn.Module):
     def forward(self, items: Tensor) -> Tensor:
         out: Tensor = self.map(self.source[items])
         return out
+
+
+def vectors_of(artifact: Artifact) -> Tensor:
+    """The item embeddings (I, H) of a `semantic` or `cf` artifact, or the keys of an `llm` artifact's item head.
+
+    Raises:
+        RectoolError: the head is damaged, or what it stands on is not there.
+    """
+    if artifact.manifest.kind != "llm":
+        return load_file(artifact.file(semantic.FILE))["item"]
+    from rectool.llm import item_head  # with all of transformers, which nothing else here needs
+
+    said = json.loads(artifact.file("model.json").read_bytes())
+    return item_head.read(artifact, said).keys().detach()
 
 
 class ItemStart:
@@ -59,9 +77,7 @@ class ItemStart:
         if not isinstance(getattr(model, "item", None), nn.Embedding):
             raise RectoolError("--init-items: the model has no item embeddings; choose another --model")
         device, width = owner.item.weight.device, owner.item.embedding_dim
-        centred = (self.vectors - self.vectors.mean(0)).to(device)
-        if not bool(centred.isfinite().all()) or not bool(centred.any()):
-            raise RectoolError("--init-items: the vectors are all the same, or not finite; make them again")
+        centred = semantic.centred(self.vectors).to(device)
         if self.by == "projection":
             owner.item = ProjectedItems(centred, width, scale)
             owner.item.to(device)
@@ -70,8 +86,7 @@ class ItemStart:
             raise RectoolError(
                 f"--init-by pca: {tuple(centred.shape)} vectors have too few axes for --embedding-size {width}"
             )
-        axes = torch.linalg.svd(centred, full_matrices=False)
-        values = axes.U[:, :width] * axes.S[:width]
+        values = semantic.principal_axes(centred, width)
         with torch.no_grad():
             owner.item.weight.copy_(values * (scale / values.std()))
 

@@ -17,10 +17,11 @@ from rectool.llm import recommender as recommenders
 from rectool.llm.recommender import Recommender
 from rectool.llm.soft_prefix import PrefixCache, cache_bytes, can_prefix
 from rectool.training.adapting import adapt
-from rectool.training.asking import Live, compute_twice, fit_and_write, is_packed, padding_of, tell
+from rectool.training.asking import Live, compute_twice, criterion_of, fit_and_write, is_packed, padding_of, tell
 from rectool.training.llm_way import Way, in_gigabytes
+from rectool.training.prompted import Trainable
 from rectool.training.run import Run
-from rectool.training.soft_answers import Asked, Drawing, Hybrid, SoftAnswerObjective
+from rectool.training.soft_prompted import Asked, Drawing, SoftObjective
 from rectool.training.soft_tuning import SoftTuning
 from rectool.training.token_parts import TokenParts
 from rectool.training.validation import Validation
@@ -36,33 +37,30 @@ def train(draft: Draft, tuning: SoftTuning, run: Run) -> None:
         RectoolError: a model cannot be read, does not fit the device, or the loss is no longer finite.
         Stopped: with a checkpoint.
     """
-    way = tuning.way(tuning.computed(tuning.tokens))
+    way = tuning.way(tuning.computed())
     padding = padding_of(tuning, TokenParts(way.tokens), run.seed)
     tell(tuning, ", ".join(f"{part} ({count:,})" for part, count in _counted(tuning).items()), way, padding)
     recommender = _with_weights(tuning, way, run.seed)
-    hybrid = Hybrid(recommender.model, tuning.soft)
-    prefixed = (
-        tuning.is_frozen and not way.checkpointing and can_prefix(recommender.model, int(tuning.tokens.lengths.max()))
-    )
-    if tuning.is_frozen and not prefixed:
-        way = tuning.way(tuning.tokens.lengths)
+    prefixed = tuning.has_prefix and not way.checkpointing and can_prefix(recommender.model, int(tuning.lengths.max()))
+    if tuning.has_prefix and not prefixed:
+        way = tuning.way(tuning.lengths)
     cache = _cache(tuning, recommender, prefixed)
     packed = not prefixed and is_packed(tuning, recommender, padding)
-    validation = Validation.of(tuning.dataset, "ctr", run.device, tuning.fit.validate_rows, run.seed)
+    validation = Validation.of(tuning.dataset, tuning.task, run.device, tuning.fit.validate_rows, run.seed)
     freezing = tuning.freezing
-    objective = SoftAnswerObjective(
-        hybrid,
-        recommender.head,
-        Asked(tuning.dataset, tuning.rows, tuning.tokens, tuning.text, tuning.labels),
+    objective = SoftObjective(
+        Trainable(recommender.model, tuning.soft, tuning.head),
+        criterion_of(tuning, recommender),
+        Asked(tuning.dataset, tuning.rows, tuning.tokens, tuning.text),
         Drawing(tuning.hidden, freezing.text_share, tuning.fit.epochs, tuning.fit.steps),
         TokenParts(way.tokens, packed),
         lambda: validation(Live(recommender, tuning.label)),
         run.device,
+        tuning.layers,
         prefixed=prefixed,
         cache=cache,
     )
-    rates = {} if tuning.fit.cf_learning_rate is None else {"soft.cf.": tuning.fit.cf_learning_rate}
-    fitted = fit_and_write(draft, tuning, recommender, objective, validation, replace(run, rates=rates))
+    fitted = fit_and_write(draft, tuning, recommender, objective, validation, replace(run, rates=tuning.rates))
     draft.metrics.update(
         soft_tokens=dict(tuning.soft.kinds),
         trained=list(tuning.parts),
@@ -99,6 +97,8 @@ def _with_weights(tuning: SoftTuning, way: Way, seed: int) -> Recommender:
         model,
         tuning.prompts,
         device=tuning.device,
+        head=tuning.head,
+        mask=tuning.mask,
         answer_loss=tuning.answering.answer_loss,
         soft=tuning.soft,
         adapter=tuning.adapter_role if tuning.is_frozen else None,
@@ -111,7 +111,7 @@ def _cache(tuning: SoftTuning, recommender: Recommender, prefixed: bool) -> Pref
     if asked and not prefixed:
         raise RectoolError(
             f"--cache-prefix {tuning.fit.cache_prefix}: {tuning.backbone.name} is computed as a whole here "
-            "(--checkpointing, or it cannot read a prefix); leave it out"
+            "(--checkpointing, --mask, or it cannot read a prefix); leave it out"
         )
     if not prefixed or asked == 0:
         return None
@@ -127,7 +127,11 @@ def _counted(tuning: SoftTuning) -> dict[str, int]:
     counts: dict[str, int] = {}
     for part in tuning.parts:
         if part == "lora":
-            counts[part] = tuning.anatomy.trained - sum(counts.values())
+            counts[part] = 0
+        elif part == "head":
+            counts[part] = sum(parameter.numel() for parameter in tuning.head.parameters()) if tuning.head else 0
         else:
             counts[part] = sum(parameter.numel() for parameter in tuning.soft.parameters_of(part))
+    if "lora" in counts:
+        counts["lora"] = tuning.anatomy.trained - sum(counts.values())
     return counts

@@ -24,8 +24,10 @@ from rectool.models.model import Size
 from rectool.models.saved import Trained
 from rectool.prompts import template
 from rectool.prompts.prompts import Prompts
+from rectool.training.answers import AnswerCriterion
 from rectool.training.asking import compute_twice
-from rectool.training.soft_answers import Asked, Drawing, Hybrid, SoftAnswerObjective
+from rectool.training.prompted import Trainable
+from rectool.training.soft_prompted import Asked, Drawing, SoftObjective
 from rectool.training.soft_settings import Freezing
 from rectool.training.token_parts import TokenParts
 
@@ -43,7 +45,7 @@ def tokens_of(dataset: Dataset, kinds: dict[str, int], hidden_size: int = 32) ->
 
 
 @pytest.fixture
-def make(dataset: Dataset, tiny_llm: Callable[..., Path]) -> Callable[..., SoftAnswerObjective]:
+def make(dataset: Dataset, tiny_llm: Callable[..., Path]) -> Callable[..., SoftObjective]:
     """An objective over 40 train rows of the data set."""
 
     def made(
@@ -54,7 +56,7 @@ def make(dataset: Dataset, tiny_llm: Callable[..., Path]) -> Callable[..., SoftA
         parts: TokenParts = WHOLE,
         mixed: bool = False,
         **more: Any,
-    ) -> SoftAnswerObjective:
+    ) -> SoftObjective:
         folder = tiny_llm(architecture)
         model = AutoModelForCausalLM.from_pretrained(folder).eval().requires_grad_(False)
         soft = tokens_of(dataset, kinds)
@@ -63,18 +65,17 @@ def make(dataset: Dataset, tiny_llm: Callable[..., Path]) -> Callable[..., SoftA
         prompts = Prompts(template.load(name), backbone.find(str(folder)).tokenizer(), 4, soft=kinds)
         rows = dataset.targets("train")[:40]
         text = Prompts(template.load(name), prompts.tokenizer, 4).rows(dataset, rows) if mixed else None
-        asked = Asked(dataset, rows, prompts.rows(dataset, rows), text, dataset.label[rows])
-        hybrid = Hybrid(model, soft)
-        head = AnswerHead(model, prompts.answers, "softmax")
-        objective = SoftAnswerObjective(hybrid, head, asked, drawing, parts, dict, CPU, **more)
+        asked = Asked(dataset, rows, prompts.rows(dataset, rows), text)
+        criterion = AnswerCriterion(AnswerHead(model, prompts.answers, "softmax"), dataset.label[rows], CPU)
+        objective = SoftObjective(Trainable(model, soft), criterion, asked, drawing, parts, dict, CPU, **more)
         objective.batches(8, (0, 0))
-        hybrid.train()
+        objective.module.train()
         return objective
 
     return made
 
 
-def gradients(objective: SoftAnswerObjective, batch: Any, count: int = 1) -> tuple[float, dict[str, Tensor]]:
+def gradients(objective: SoftObjective, batch: Any, count: int = 1) -> tuple[float, dict[str, Tensor]]:
     """Of a batch, computed as the loop does."""
     objective.module.zero_grad()
     total = 0.0
@@ -88,7 +89,7 @@ def gradients(objective: SoftAnswerObjective, batch: Any, count: int = 1) -> tup
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "mistral", "gpt2"])
 @pytest.mark.parametrize("kinds", [KINDS, {"history": 2, "item": 2}, {"warm": 3}], ids=["three", "history", "warm"])
 def test_loss_and_gradients_are_the_same_with_the_prefix_apart(
-    architecture: str, kinds: dict[str, int], make: Callable[..., SoftAnswerObjective]
+    architecture: str, kinds: dict[str, int], make: Callable[..., SoftObjective]
 ) -> None:
     batch = np.array([3, 39, 17, 22, 5, 6, 11, 2, 9])
     train = ("projector", *(["cf"] if "item" in kinds else []), *(["semantic"] if "warm" in kinds else []))
@@ -105,25 +106,25 @@ def test_loss_and_gradients_are_the_same_with_the_prefix_apart(
 
 
 def test_a_frozen_model_that_computes_activations_twice_has_no_dropout(
-    make: Callable[..., SoftAnswerObjective],
+    make: Callable[..., SoftObjective],
 ) -> None:
     batch = np.arange(8)
     expected_loss, expected = gradients(make("gpt2"), batch)
     twice = make("gpt2")
-    compute_twice(twice.hybrid.model)
-    twice.hybrid.train()
-    layers = [layer for layer in twice.hybrid.model.modules() if getattr(layer, "gradient_checkpointing", False)]
+    compute_twice(twice.model)
+    twice.module.train()
+    layers = [layer for layer in twice.model.modules() if getattr(layer, "gradient_checkpointing", False)]
     assert all(layer.training for layer in layers)
-    assert not any(layer.training for layer in twice.hybrid.model.modules() if isinstance(layer, torch.nn.Dropout))
+    assert not any(layer.training for layer in twice.model.modules() if isinstance(layer, torch.nn.Dropout))
     loss, own = gradients(twice, batch)
     assert loss == pytest.approx(expected_loss, rel=1e-5)
     torch.testing.assert_close(own, expected, rtol=1e-3, atol=1e-5)
-    twice.hybrid.eval()
-    assert not any(layer.training for layer in twice.hybrid.model.modules())
+    twice.module.eval()
+    assert not any(layer.training for layer in twice.model.modules())
 
 
 @pytest.mark.parametrize("count", [2, 50])
-def test_parts_of_a_batch_add_up_to_it(count: int, make: Callable[..., SoftAnswerObjective]) -> None:
+def test_parts_of_a_batch_add_up_to_it(count: int, make: Callable[..., SoftObjective]) -> None:
     batch = np.arange(20)
     expected_loss, expected = gradients(make(), batch)
     for prefixed in (False, True):
@@ -133,13 +134,13 @@ def test_parts_of_a_batch_add_up_to_it(count: int, make: Callable[..., SoftAnswe
 
 
 def test_what_is_frozen_has_no_gradient_and_stays_in_evaluation_mode(
-    make: Callable[..., SoftAnswerObjective],
+    make: Callable[..., SoftObjective],
 ) -> None:
     objective = make(train=("projector",))
     _, own = gradients(objective, np.arange(8))
     assert {name.split(".")[1] for name in own} == {"projector", "warm"}  # no row hides who it is
-    soft = objective.hybrid.soft
-    assert (objective.hybrid.training, objective.hybrid.model.training) == (True, False)
+    soft = objective.soft
+    assert (objective.module.training, objective.model.training) == (True, False)
     assert soft.projector is not None
     assert soft.cf is not None
     assert (soft.projector.training, soft.cf.training) == (True, False)
@@ -148,7 +149,7 @@ def test_what_is_frozen_has_no_gradient_and_stays_in_evaluation_mode(
 @pytest.mark.parametrize("part", ["projector", "cf"])
 @pytest.mark.parametrize("prefixed", [False, True])
 def test_rows_without_a_soft_token_have_nothing_to_learn(
-    prefixed: bool, part: str, make: Callable[..., SoftAnswerObjective]
+    prefixed: bool, part: str, make: Callable[..., SoftObjective]
 ) -> None:
     """As those of an empty history, where there are tokens for nothing else."""
     objective = make(kinds={"history": 1}, train=(part,), prefixed=prefixed)
@@ -160,7 +161,7 @@ def test_rows_without_a_soft_token_have_nothing_to_learn(
 
 
 def test_rows_that_hide_who_they_are_train_the_vectors_of_the_unknown(
-    make: Callable[..., SoftAnswerObjective],
+    make: Callable[..., SoftObjective],
 ) -> None:
     drawing = Drawing((0.5, 0.25), lambda _: 0.0, 1, None)
     objective = make(drawing=drawing)
@@ -179,7 +180,7 @@ def test_rows_that_hide_who_they_are_train_the_vectors_of_the_unknown(
     assert {"soft.unknown_vectors.user", "soft.unknown_vectors.item"} <= own.keys()
 
 
-def test_an_epoch_is_the_same_whenever_it_is_drawn(make: Callable[..., SoftAnswerObjective]) -> None:
+def test_an_epoch_is_the_same_whenever_it_is_drawn(make: Callable[..., SoftObjective]) -> None:
     """As after a resume: nothing depends on the epochs before."""
     drawing = Drawing((0.3, 0.3), Freezing(train="lora", mix="linear").text_share, 4, None)
     first, second = make(drawing=drawing, mixed=True), make(drawing=drawing, mixed=True)
@@ -193,9 +194,7 @@ def test_an_epoch_is_the_same_whenever_it_is_drawn(make: Callable[..., SoftAnswe
 
 
 @pytest.mark.parametrize(("mix", "steps"), [("0.4", None), ("linear", None), ("linear", 30)])
-def test_schedules_mix_rows_of_text_alone(
-    mix: str, steps: int | None, make: Callable[..., SoftAnswerObjective]
-) -> None:
+def test_schedules_mix_rows_of_text_alone(mix: str, steps: int | None, make: Callable[..., SoftObjective]) -> None:
     epochs = 10
     drawing = Drawing((0.0, 0.0), Freezing(train="lora", mix=mix).text_share, epochs, steps)
     objective = make(drawing=drawing, mixed=True)
@@ -208,13 +207,12 @@ def test_schedules_mix_rows_of_text_alone(
     expected = [Freezing(train="lora", mix=mix).text_share(step / steps_in_all) for step in range(len(share))]
     tens = [np.reshape(each, (-1, 10)).mean(1) for each in (share, expected)]
     np.testing.assert_allclose(*tens, atol=0.2)
-    assert objective.labels.tolist() == [*objective.asked.labels, *objective.asked.labels]
     soft, text = objective.tokens.padded(np.array([3]))[0][0], objective.tokens.padded(np.array([43]))[0][0]
     assert (soft < 0).sum() == 3
     assert (text >= 0).all()
     loss = float(objective.loss(np.array([43])).detach())
-    alone = objective.hybrid.model(torch.from_numpy(text[None])).logits[0, -1]
-    yes, no = objective.head.answers.ids
-    label = float(objective.asked.labels[3])
+    alone = objective.model(torch.from_numpy(text[None])).logits[0, -1]
+    yes, no = objective.criterion.head.answers.ids
+    label = float(objective.criterion.labels[3])
     expected_loss = torch.nn.functional.binary_cross_entropy_with_logits(alone[yes] - alone[no], torch.tensor(label))
     assert loss == pytest.approx(float(expected_loss), rel=1e-5)

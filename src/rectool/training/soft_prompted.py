@@ -12,40 +12,18 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from rectool.data.batches import shuffled_batches
 from rectool.data.dataset import Dataset
-from rectool.llm.head import AnswerHead
-from rectool.llm.soft import SoftTokens, Wanted
+from rectool.llm.references import Wanted
 from rectool.llm.soft_prefix import PrefixCache, prefix_lengths, prefixed_last_hidden
 from rectool.prompts.tokens import TokenRows
-from rectool.training.answers import AnswerObjective, read
+from rectool.training.prompted import Criterion, Layers, PromptObjective, Trainable
 from rectool.training.token_parts import TokenParts
 
 DRAWS = 1
 """Tells what an epoch draws apart from its order, which has the same seed."""
-
-
-class Hybrid(nn.Module):
-    """A language model and its soft tokens, of which frozen parts stay in evaluation mode."""
-
-    def __init__(self, model: nn.Module, soft: SoftTokens) -> None:
-        super().__init__()
-        self.model, self.soft = model, soft
-
-    @property
-    def is_frozen(self) -> bool:
-        """Whether nothing of the language model is trained."""
-        return not any(parameter.requires_grad for parameter in self.model.parameters())
-
-    def train(self, mode: bool = True) -> Hybrid:
-        super().train(mode)
-        if self.is_frozen:
-            self.model.eval()
-            for layer in self.model.modules():  # a layer computes its activations twice only where it is in training
-                layer.training = mode and bool(getattr(layer, "gradient_checkpointing", False))
-        return self
 
 
 @dataclass(frozen=True)
@@ -56,14 +34,12 @@ class Asked:
         rows: (N,) rows of the log.
         tokens: (N,) their prompts, with places for soft tokens.
         text: (N,) the same prompts of text alone; None where none are mixed in.
-        labels: (N,) 1 for the first answer, 0 for the second.
     """
 
     dataset: Dataset
     rows: NDArray[np.int64]
     tokens: TokenRows
     text: TokenRows | None
-    labels: NDArray[np.int8]
 
 
 @dataclass(frozen=True)
@@ -82,39 +58,41 @@ class Drawing:
     steps: int | None
 
 
-class SoftAnswerObjective(AnswerObjective):
-    """Each sample is a prompt with one answer: sample n + N is prompt n in text alone.
+class SoftObjective(PromptObjective):
+    """Each sample is a prompt: sample n + N is prompt n in text alone.
 
     Args:
+        module: a language model with soft tokens.
+        criterion: told of prompts by number, whether of text alone or not.
         prefixed: run what stands before the first soft token without gradient; for `soft_prefix.can_prefix`.
         cache: where that is kept from epoch to epoch.
     """
 
     def __init__(
         self,
-        hybrid: Hybrid,
-        head: AnswerHead,
+        module: Trainable,
+        criterion: Criterion,
         asked: Asked,
         drawing: Drawing,
         parts: TokenParts,
         measure: Callable[[], Mapping[str, float]],
         device: torch.device,
+        layers: Layers = (),
         *,
         prefixed: bool = False,
         cache: PrefixCache | None = None,
     ) -> None:
-        super().__init__(hybrid, head, asked.tokens, asked.labels, parts, measure, device)
-        self.hybrid, self.asked, self.drawing = hybrid, asked, drawing
+        super().__init__(module, module.model, asked.tokens, criterion, parts, measure, device, layers)
+        assert module.soft is not None
+        self.soft, self.asked, self.drawing = module.soft, asked, drawing
         self.prefixed, self.cache = prefixed, cache
         self.wanted: Wanted | None = None
-        if asked.text is not None:
-            self.labels = self.labels.repeat(2)
 
     def batches(self, size: int, seed: tuple[int, ...]) -> list[NDArray[np.int64]]:
         chance = np.random.default_rng((*seed, DRAWS))
         asked, count = self.asked, len(self.asked.rows)
         hidden = chance.random((2, count)) < np.array(self.drawing.hidden)[:, None]
-        resolved = self.hybrid.soft.resolve(asked.dataset, asked.rows, asked.tokens, as_unknown=(hidden[0], hidden[1]))
+        resolved = self.soft.resolve(asked.dataset, asked.rows, asked.tokens, as_unknown=(hidden[0], hidden[1]))
         self.wanted, self.tokens = resolved.wanted, resolved.tokens
         batches = shuffled_batches(asked.tokens.lengths, np.ones(count, np.int64), size, seed)
         if asked.text is not None:
@@ -129,13 +107,15 @@ class SoftAnswerObjective(AnswerObjective):
         self.lengths = self.tokens.lengths - prefix_lengths(self.tokens) if self.prefixed else self.tokens.lengths
         return batches
 
+    def loss(self, samples: NDArray[np.int64]) -> Tensor:
+        return self.criterion(self.hidden(samples), samples % len(self.asked.rows))
+
     def hidden(self, samples: NDArray[np.int64]) -> Tensor:
-        model = self.hybrid.model
         if self.prefixed:
-            return prefixed_last_hidden(model, self.tokens, samples, self.vectors, self.device, self.cache)
-        return read(model, self.tokens, samples, self.token_parts.packed, self.device, self.vectors)
+            return prefixed_last_hidden(self.model, self.tokens, samples, self.vectors, self.device, self.cache)
+        return self.read(samples, self.vectors)
 
     def vectors(self, references: NDArray[np.int64]) -> Tensor:
         """The vectors (K, H) of this epoch's references."""
         assert self.wanted is not None
-        return self.hybrid.soft.vectors(self.wanted, references)
+        return self.soft.vectors(self.wanted, references)
