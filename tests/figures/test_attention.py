@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from rectool import plots
+from rectool.figures.attended import Attended
 from rectool.figures.attention import SOFT_COLOR, Part, by_part, draw, maps, parts_of
 from rectool.llm.backbone import find
 from rectool.llm.recommender import untuned
@@ -70,7 +71,7 @@ def test_maps_are_those_of_the_model_and_leave_it_as_it_was(dataset: object, tin
     cpu = torch.device("cpu")
     recommender = untuned(find(str(folder)), Prompting(history=3), device=cpu, dtype=torch.float32)
     before = recommender.model.config._attn_implementation
-    found = maps(recommender, dataset, 20)
+    found = maps(Attended.of(recommender, "tiny"), dataset, 20)
     assert recommender.model.config._attn_implementation == before != "eager"
     rows = recommender.prompts.rows(dataset, np.array([20]))
     plain = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")

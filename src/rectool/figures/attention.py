@@ -9,21 +9,19 @@ import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
 from rectool.data.dataset import Dataset
 from rectool.errors import RectoolError
 from rectool.evaluation.language import LanguageScorer
+from rectool.figures.attended import Attended
 from rectool.figures.drawing import Drawing
 from rectool.figures.settings import Attending
-from rectool.llm.body import body_of, causal_of, on, read_inputs, reading
 from rectool.llm.recommender import Recommender
 from rectool.plots import PALETTE, set_title
 from rectool.prompts.show import Token, show
@@ -77,18 +75,19 @@ def drawing(scorer: Any, dataset: Dataset, attending: Attending) -> Drawing:
     """
     if not isinstance(scorer, LanguageScorer):
         raise RectoolError(f"{scorer.name} is no language model, and has no attention over a prompt")
-    rows = len(dataset.user)
-    if attending.row >= rows:
-        raise RectoolError(f"--row {attending.row}: the log has {rows:,} rows, from 0 on")
+    rows, row = len(dataset.user), attending.row
+    if row is None:
+        raise ValueError("no row is chosen")
+    if row >= rows:
+        raise RectoolError(f"--row {row}: the log has {rows:,} rows, from 0 on")
     recommender = scorer.recommender
     layers = _chosen(attending, recommender)
-    tokens = show(recommender.prompts, dataset, attending.row).tokens
+    tokens = show(recommender.prompts, dataset, row).tokens
     parts = parts_of(tokens, one_by_one=attending.tokens or len(tokens) <= FEW_TOKENS)
-    weights = by_part(maps(recommender, dataset, attending.row)[layers], parts)
+    attended = Attended.of(recommender, scorer.name)
+    weights = by_part(maps(attended, dataset, row)[layers], parts)
     data = _table(weights, layers, parts)
-    title = (
-        f"{scorer.name}, prompt {recommender.prompts.template.name} of row {attending.row}: attention, mean of heads"
-    )
+    title = f"{scorer.name}, prompt {recommender.prompts.template.name} of row {row}: attention, mean of heads"
     answer = {
         f"layer {layer + 1}": float(one[-1, [part.soft for part in parts]].sum())
         for layer, one in zip(layers, weights, strict=True)
@@ -97,25 +96,12 @@ def drawing(scorer: Any, dataset: Dataset, attending: Attending) -> Drawing:
     return Drawing("attention", data, lambda: draw(title, weights, layers, parts), summary)
 
 
-def maps(recommender: Recommender, dataset: Dataset, row: int) -> NDArray[np.float32]:
+def maps(attended: Attended, dataset: Dataset, row: int) -> NDArray[np.float32]:
     """(layers, T, T) how much each token looks at each, mean over heads; rows sum to 1."""
-    asked = recommender.asked(dataset, np.array([row]))
-    soft = recommender.soft
-    vectors = None if soft is None else partial(soft.vectors, asked.wanted)
-    causal = causal_of(recommender.model)
-    before = causal.config._attn_implementation
-    causal.set_attn_implementation("eager")  # the others never make the map
-    try:
-        with reading(recommender.model):
-            (ids,) = on(recommender.device, asked.tokens.padded(np.zeros(1, np.int64))[0])
-            read = body_of(recommender.model)(
-                **read_inputs(recommender.model, ids, vectors), output_attentions=True, use_cache=False
-            )
-    finally:
-        causal.set_attn_implementation(before)
-    if not read.attentions or any(each is None for each in read.attentions):
-        raise RectoolError(f"{recommender.backbone.label} does not tell its attention; choose another architecture")
-    return np.asarray(torch.stack([each[0].float().mean(0) for each in read.attentions]).cpu())
+    asked, place = attended.asked(dataset, np.array([row])), np.zeros(1, np.int64)
+    found: dict[int, NDArray[np.float32]] = {}
+    attended.read(asked, place, lambda layer, weights: found.update({layer: weights[0].cpu().numpy()}))
+    return np.stack([found[layer] for layer in range(attended.depth)])
 
 
 def parts_of(tokens: Sequence[Token], *, one_by_one: bool = False) -> list[Part]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from rectool.errors import RectoolError
+from rectool.evaluation.settings import Untuned, given
 from rectool.settings import setting
 
 
@@ -62,6 +63,38 @@ class Strips:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Many:
+    """Attention of one model or several over many prompts."""
+
+    panel: ClassVar[str] = "For --within-across"
+
+    within_across: bool = setting(
+        False, help="Show attention inside items against attention across them, layer by layer, of all models named."
+    )
+    rows: int = setting(200, metavar="N", help="Prompts of test rows whose attention is read, drawn at random.")
+    pairs: int = setting(
+        2000, metavar="N", help="Prompts of train rows in which tokens are counted that meet, drawn at random."
+    )
+
+    def __post_init__(self) -> None:
+        for flag, value in (("--rows", self.rows), ("--pairs", self.pairs)):
+            if value < 1:
+                raise RectoolError(f"{flag} {value} must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Which number is shown."""
+
+    panel: ClassVar[str] = "Figure"
+
+    metric: str | None = setting(
+        None, metavar="NAME", help="The metric, such as hr@5; by default ndcg@10, or uauc of yes/no questions."
+    )
+    group: str = setting("all", metavar="NAME", help="The group of rows, such as warm.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Alignment:
     """Embeddings of items with alignment, and without."""
 
@@ -97,8 +130,11 @@ class Asked:
     """Who is asked."""
 
     data: Path = setting(argument=True, recorded=False, help="The data set, made by rectool prep.")
-    model: Path | None = setting(
-        None, argument=True, recorded=False, help="The language model: made by rectool tune-lora, or as eval takes it."
+    model: tuple[Path, ...] = setting(
+        (),
+        argument=True,
+        recorded=False,
+        help="The language model: made by rectool tune-lora, or as eval takes it; several with --within-across.",
     )
 
 
@@ -108,7 +144,7 @@ class Attending:
 
     panel: ClassVar[str] = "Figure"
 
-    row: int = setting(metavar="N", help="The row of the log whose prompt is read.")
+    row: int | None = setting(None, metavar="N", help="The row of the log whose prompt is read.")
     layers: str | None = setting(
         None, metavar="1,2,...", help="Layers to show, the first is 1; by default all, or six of many."
     )
@@ -117,7 +153,7 @@ class Attending:
     )
 
     def __post_init__(self) -> None:
-        if self.row < 0:
+        if self.row is not None and self.row < 0:
             raise RectoolError(f"--row {self.row} must be at least 0")
         self.chosen()
 
@@ -129,3 +165,15 @@ class Attending:
         if not all(name.isascii() and name.isdigit() and int(name) > 0 for name in names):
             raise RectoolError(f"--layers {self.layers} is no list of layers such as 1,2,12")
         return list(dict.fromkeys(int(name) - 1 for name in names))
+
+
+def refuse_mixed(attending: Attending, many: Many, untuned: Untuned, names: Names) -> None:
+    """Raises RectoolError for a flag of one prompt where many are read, or the other way round."""
+    if many.within_across:
+        for flag in (*given(attending), *given(untuned)):
+            raise RectoolError(f"{flag} is for one prompt, chosen by --row; leave it or --within-across out")
+        return
+    for flag in (*given(many), *given(names)):
+        raise RectoolError(f"{flag} is for --within-across; add that, or leave it out")
+    if attending.row is None:
+        raise RectoolError("say which prompt with --row N, or look at many of them with --within-across")
