@@ -50,9 +50,10 @@ rated() {
 }
 
 # compared NAME BASELINE OTHERS...: results side by side.
+SHOWN=(--metrics auc,uauc,log_loss --groups all,warm,cold,cold-item)
 compared() {
   local name=$1 baseline=$2
   shift
-  rectool compare "${@/#/$OUT/results/}" --baseline "$OUT/results/$baseline" --metrics auc,uauc,log_loss \
-    --groups all,warm,cold,cold-item --out "$OUT/compared/$name" --update
+  rectool compare "${@/#/$OUT/results/}" --baseline "$OUT/results/$baseline" "${SHOWN[@]}" \
+    --out "$OUT/compared/$name" --update
 }

@@ -12,8 +12,11 @@ import pytest
 from tests.test_cli import ROOT, assert_parses
 
 EXAMPLES = ROOT / "examples"
-SCRIPTS = sorted(path.name for path in EXAMPLES.glob("*.sh") if path.name != "common.sh")
-RECIPES = [name for name in SCRIPTS if "common.sh" in (EXAMPLES / name).read_text()]
+SCRIPTS = sorted(path.name for path in EXAMPLES.glob("*.sh") if not path.name.startswith("common"))
+RECIPES = [name for name in SCRIPTS if '")/common' in (EXAMPLES / name).read_text()]
+VARIABLES = "DATA", "LLM", "OUT", "SEED", "NOUN", "PROMPT", "RATE", "MASK", "SHALLOW", "DEEP", "LLMS"
+RATED = "sasrecllm", "sella-rec", "collm", "tallrec", "personprompt"
+RANKED = "hatllm", "bigrec", "e4srec", "llara"
 WRITES_DOWN = """#!/usr/bin/env bash
 printf '%q ' rectool "$@" >> "$WRITTEN"
 echo >> "$WRITTEN"
@@ -27,7 +30,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
     tools.mkdir()
     (tools / "rectool").write_text(WRITES_DOWN)
     (tools / "rectool").chmod(0o755)
-    kept = {name: value for name, value in os.environ.items() if name not in ("DATA", "LLM", "OUT", "SEED", "NOUN")}
+    kept = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     return {**kept, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "WRITTEN": str(tmp_path / "written")}
 
 
@@ -49,7 +52,7 @@ def test_recipes_take_data_and_models_of_ones_own(script: str, environment: dict
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
-@pytest.mark.parametrize("recipe", ["sasrecllm", "sella-rec", "collm", "tallrec", "personprompt"])
+@pytest.mark.parametrize("recipe", [*RATED, *RANKED])
 def test_make_runs_the_commands_of_the_script(recipe: str, environment: dict[str, str], tmp_path: Path) -> None:
     expected = stages(written(f"{recipe}.sh", environment, tmp_path))
     command = ["make", "-n", "-f", EXAMPLES / "Makefile", recipe]
