@@ -247,7 +247,7 @@ def test_mistakes_are_one_line(
     assert "--layer -1 must not be negative" in refused("--llm", llama, "--layer", -1)
     assert "prompt collm-text is of task ctr, but item is needed" in refused("--llm", llama, "--prompt", "collm-text")
     assert "--history 3: the prompt of an item tells no history" in refused("--llm", llama, "--history", 3)
-    assert "is a dataset artifact, but a llm is needed" in refused("--adapter", data)
+    assert "is a dataset artifact, but an llm is needed" in refused("--adapter", data)
     assert "name it with --llm alone" in refused("--adapter", tuned, "--revision", "main")
     assert "--batch-tokens 0 must be at least 1" in refused("--llm", llama, "--batch-tokens", 0)
 

@@ -220,7 +220,7 @@ def test_attention_of_a_language_model(
         (["classes", "{result}", "--rows", "0"], "--rows 0"),
         (["improvement", "{result}"], "Missing option '--baseline'"),
         (["improvement", "{result}", "--baseline", "{result}"], "plot improvement needs two results or more"),
-        (["cosine", "{mf}"], "is a cf artifact, but a aligned is needed"),
+        (["cosine", "{mf}"], "is a cf artifact, but an aligned is needed"),
         (["cosine", "{aligned}", "--cf", "{mf}"], "name the other with --semantic"),
         (["embeddings", "{aligned}", "--projector", "{aligned}/projector"], "--projector is for embeddings without"),
         (["embeddings", "{aligned}", "--items", "1"], "--items 1"),

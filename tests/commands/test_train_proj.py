@@ -384,7 +384,7 @@ def test_a_dry_run_writes_nothing(data: Path, project: Command, parents: dict[st
         ("--adapter @lora --cf @mf --train head", "--train head: yes/no prompts are answered by the language model"),
         ("--adapter @lora --cf @mf --cache-prefix 1GB --mask in:1,or:1", "with --mask in:1,or:1 prompts are computed"),
         ("--adapter @lora --cf @semantic", "is a semantic artifact, but a cf is needed"),
-        ("--adapter @mf --cf @mf", "is a cf artifact, but a llm is needed"),
+        ("--adapter @mf --cf @mf", "is a cf artifact, but an llm is needed"),
         ("--init-from @lora --cf @mf", "has no soft tokens; name it with --adapter"),
         ("--adapter @lora --cf @mf --train lora --cache-prefix 1GB", "--cache-prefix 1GB: with --train lora"),
         ("--adapter @lora --cf @mf --samples 100000", "--samples 100000: "),

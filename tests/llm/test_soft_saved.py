@@ -307,7 +307,7 @@ def test_a_document_that_cannot_be_used(
 
 
 def test_damaged_parts(keep: Keep, semantic: Artifact, lora: tuple[Artifact, Recommender]) -> None:
-    with pytest.raises(RectoolError, match="is a llm artifact that has nothing for soft tokens"):
+    with pytest.raises(RectoolError, match="is an llm artifact that has nothing for soft tokens"):
         parts_of(lora[0], "init-from")
 
     def fill(folder: Path) -> None:

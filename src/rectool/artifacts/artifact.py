@@ -150,7 +150,8 @@ def _open(path: Path, kind: str | None, elsewhere: Mapping[str, Path], below: tu
     expected = kinds.named(found.kind)
     if kind is not None and found.kind != kind:
         raise RectoolError(
-            f"{path} is a {found.kind} artifact, but a {kind} is needed; make one with: {kinds.named(kind).made_by}"
+            f"{path} is {kinds.an(found.kind)} artifact, but {kinds.an(kind)} is needed; make one with: "
+            f"{kinds.named(kind).made_by}"
         )
     if found.kind_version > expected.version:
         raise RectoolError(

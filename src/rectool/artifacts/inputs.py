@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rectool.artifacts import digests, folder
+from rectool.artifacts import digests, folder, kinds
 from rectool.artifacts.artifact import Artifact, binding
 from rectool.artifacts.manifest import HUB, RAW, Manifest, Parent
 from rectool.errors import RectoolError
@@ -79,7 +79,7 @@ def same_making(
         For people: the first setting or input that differs.
     """
     if (made.kind, made.kind_version) != (kind, kind_version):
-        return f"it is a {made.kind} artifact of version {made.kind_version}"
+        return f"it is {kinds.an(made.kind)} artifact of version {made.kind_version}"
     for change in changes({**made.settings, "seed": made.seed}, {**settings, "seed": seed}):
         return change
     before = {parent.role: parent for parent in made.parents}

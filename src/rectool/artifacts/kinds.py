@@ -184,6 +184,11 @@ KINDS: dict[str, Kind] = {
 }
 
 
+def an(kind: str) -> str:
+    """A kind with its article: `a dataset`, `an llm`."""
+    return f"{'an' if kind[0] in 'aeiou' or kind == 'llm' else 'a'} {kind}"
+
+
 def named(name: str) -> Kind:
     """The kind of that name. Raises RectoolError that lists the kinds there are."""
     if name not in KINDS:

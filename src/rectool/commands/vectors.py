@@ -15,9 +15,11 @@ FILES = ("embeddings.safetensors", "head.safetensors")
 
 def check_vectors(flag: str, vectors: Artifact, dataset: Artifact) -> None:
     """Raises RectoolError for an artifact without item embeddings, or with those of other items."""
+    from rectool.artifacts.kinds import an
+
     if not any(name in vectors.manifest.files for name in FILES):
         raise RectoolError(
-            f"{flag} {vectors.path} is a {vectors.manifest.kind} artifact, which has no item embeddings; "
+            f"{flag} {vectors.path} is {an(vectors.manifest.kind)} artifact, which has no item embeddings; "
             "name a semantic or cf artifact, or an llm artifact with an item head"
         )
     ours = dataset.manifest.digests["items"]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from rectool.artifacts import Artifact, Input, open_artifact
 from rectool.artifacts.artifact import ancestors, is_there
+from rectool.artifacts.kinds import an
 from rectool.errors import RectoolError
 from rectool.evaluation.settings import Computing, Grounding, Language, Masking, Measuring, Task, Untuned, given
 from rectool.prompts import template
@@ -208,7 +209,7 @@ def find(
             raise RectoolError(f"{model} holds three artifacts; name its collaborative model, {model / 'cf'}")
         if kind != "backbone":
             raise RectoolError(
-                f"{model} is a {kind} artifact, but a model is needed ({', '.join(KINDS)}); make one with: {MADE_BY}"
+                f"{model} is {an(kind)} artifact, but a model is needed ({', '.join(KINDS)}); make one with: {MADE_BY}"
             )
     elif not (model / "config.json").is_file():
         raise RectoolError(f"{model} {_what_is_there(model)}; make a model with: {MADE_BY}, or name one with --llm")

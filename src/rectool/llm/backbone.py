@@ -11,6 +11,7 @@ from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTr
 
 from rectool.artifacts import Artifact, Input, folder, open_artifact
 from rectool.artifacts.artifact import is_there
+from rectool.artifacts.kinds import an
 from rectool.errors import RectoolError
 from rectool.llm import files
 from rectool.llm.body import context_of
@@ -153,7 +154,7 @@ def find(
 def _of_artifact(artifact: Artifact, name: str, *, encoder: bool) -> Backbone:
     if artifact.manifest.kind not in ("backbone", "llm"):
         raise RectoolError(
-            f"{name} is a {artifact.manifest.kind} artifact, but a language model is needed; make one with: "
+            f"{name} is {an(artifact.manifest.kind)} artifact, but a language model is needed; make one with: "
             "rectool prep backbone, or name one of the hub"
         )
     if files.ADAPTER in artifact.manifest.files:

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rectool.artifacts import Artifact, open_artifact
+from rectool.artifacts.kinds import an
 from rectool.artifacts.schemas import SPLITS
 from rectool.data.dataset import Dataset
 from rectool.errors import RectoolError
@@ -285,7 +286,7 @@ def parts_of(artifact: Artifact, role: str) -> Parts:
         )
     said = json.loads(artifact.file(DOCUMENT).read_bytes()) if kind == "llm" else {}
     if not said.get("soft_tokens"):
-        raise RectoolError(f"{artifact.path} is a {kind} artifact that has nothing for soft tokens")
+        raise RectoolError(f"{artifact.path} is {an(kind)} artifact that has nothing for soft tokens")
     soft = load(artifact, said)
     there = {"cf": soft.cf, "semantic": soft.semantic, "projector": soft.projector, "warm": soft.warm}
     return Parts(
