@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import MambaConfig, MambaForCausalLM
 
 from rectool.errors import RectoolError
+from rectool.llm.grounding import TitleGuide
 from rectool.llm.mask_plan import CAUSAL, MaskPlan
 from rectool.llm.masks import mask_inputs, spans_of
 from rectool.llm.reading import Reader
@@ -84,27 +85,6 @@ class Tokens:
         return states == 0
 
 
-@dataclass(frozen=True)
-class Allowed:
-    """A guide that allows the texts of a trie alone."""
-
-    trie: Trie
-
-    @property
-    def longest(self) -> int:
-        return self.trie.depth
-
-    def steps(self, states: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        children, owner = self.trie.children(states)
-        return owner, self.trie.token[children], children
-
-    def ends(self, states: Tensor) -> Tensor:
-        return self.trie.ends[states] >= 0
-
-    def goes_on(self, states: Tensor) -> Tensor:
-        return self.trie.goes_on(states)
-
-
 def slow_search(score: Callable[[list[int]], float], longest: int, beams: int) -> list[tuple[float, list[int]]]:
     """Beam search in lists, each text scored by itself."""
     done: list[tuple[float, list[int]]] = []
@@ -146,7 +126,7 @@ def test_enough_beams_score_every_title(loaded: Callable[..., Any], plan: MaskPl
     model, tokens, texts = loaded("llama"), prompts(3), titles()
     head, trie = TitleHead(model), Trie.of(texts, CPU)
     places = np.arange(len(tokens))
-    found = write(Reader(model, mask=plan), head, tokens, places, Allowed(trie), trie.titles)
+    found = write(Reader(model, mask=plan), head, tokens, places, TitleGuide(trie), trie.titles)
     assert len(found.row) == len(tokens) * trie.titles
     for row, state, score in zip(found.row.tolist(), found.state.tolist(), found.score.tolist(), strict=True):
         title = int(np.flatnonzero(trie.title == int(trie.ends[state]))[0])

@@ -90,7 +90,7 @@ def grounder(
     if ground == "trie":
         return TrieGrounder(writer, Trie.of(outputs, device))
     longest = int(outputs.lengths.max(initial=1))
-    return NearestGrounder(writer, prompts, _Free(beams, prompts.tokenizer.stop, longest), dataset, pooling)
+    return NearestGrounder(writer, prompts, FreeGuide(beams, prompts.tokenizer.stop, longest), dataset, pooling)
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class TrieGrounder:
     trie: Trie
 
     def scores(self, tokens: TokenRows, *, progress: Callable[[int], None] = lambda _: None) -> Iterator[Encoded]:
-        guide = _Titles(self.trie)
+        guide = TitleGuide(self.trie)
         title = torch.from_numpy(self.trie.title).to(self.writer.device)
 
         def work(places: Longs) -> Tensor:
@@ -147,7 +147,7 @@ class NearestGrounder:
     Both are read with the same model, as texts by themselves (BIGRec, section 3.3).
     """
 
-    def __init__(self, writer: _Writer, prompts: Prompts, guide: _Free, dataset: Dataset, pooling: Pooling) -> None:
+    def __init__(self, writer: _Writer, prompts: Prompts, guide: FreeGuide, dataset: Dataset, pooling: Pooling) -> None:
         self.writer, self.prompts, self.guide, self.pooling = writer, prompts, guide, pooling
         titles = Catalogue(dataset).titles.to_pylist()
         self._known = {title: number for number, title in enumerate(dict.fromkeys(titles))}
@@ -203,7 +203,7 @@ class NearestGrounder:
 
 
 @dataclass(frozen=True)
-class _Titles:
+class TitleGuide:
     """A guide that allows titles alone: its states are the nodes of a trie."""
 
     trie: Trie
@@ -224,7 +224,7 @@ class _Titles:
 
 
 @dataclass(frozen=True)
-class _Free:
+class FreeGuide:
     """A guide that allows anything, up to the end token: state 1 is after it.
 
     Attributes:
