@@ -408,6 +408,7 @@ def test_a_dry_run_writes_nothing(data: Path, project: Command, parents: dict[st
         ("--adapter @lora --cf @mf --tokens history --prompt collm", "has no place for history"),
         ("--adapter @lora --cf @mf --projector-start aligned", "--projector-start aligned needs --aligned"),
         ("--adapter @lora --aligned @aligned --activation relu", "--activation: the projector is that of"),
+        ("--adapter @lora --semantic @semantic --tokens warm --biases", "--biases is for the tokens user, item and"),
         ("--adapter @lora --aligned @aligned --biases", "--biases: the projector is that of"),
         ("--adapter @lora --aligned @aligned --tokens-per-id 2", "outputs, but"),
         ("--adapter @lora --cf @mf --mix linear", "--mix linear: rows of text alone train nothing but"),

@@ -20,6 +20,14 @@ AnswerLoss = Literal["softmax", "yes-logit"]
 equation 1). `yes-logit`: it is the logit of the first answer alone (CoLLM's code)."""
 
 
+def output_head(model: nn.Module) -> Any:
+    """The head that makes logits of hidden states, the trained one where an adapter has a copy of it; None if none."""
+    head = causal_of(model).get_output_embeddings()
+    if isinstance(head, ModulesToSaveWrapper):
+        return head.original_module if head.disable_adapters else head.modules_to_save[head.active_adapter]
+    return head
+
+
 class AnswerHead:
     """Scores of hidden states, by the rows of the model's output head that stand for the answers.
 
@@ -64,9 +72,7 @@ class AnswerHead:
 
     def _logits(self, hidden: Tensor) -> Tensor:
         """(B, 2) float32 logits of both answers."""
-        head = causal_of(self._model).get_output_embeddings()
-        if isinstance(head, ModulesToSaveWrapper):
-            head = head.modules_to_save[head.active_adapter] if not head.disable_adapters else head.original_module
+        head = output_head(self._model)
         ids = torch.tensor(self.answers.ids, device=hidden.device)
         if type(head) is not nn.Linear:  # quantised, or with an adapter of its own: its rows are no rows of a matrix
             dtype = next(head.parameters()).dtype

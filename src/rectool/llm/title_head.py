@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import torch
-from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 
 from rectool.errors import RectoolError
 from rectool.llm.body import causal_of, last_hidden, reading
+from rectool.llm.head import output_head
 
 
 class TitleHead:
@@ -34,9 +34,7 @@ class TitleHead:
     @property
     def keys(self) -> Tensor:
         """(V, H), a row for each token, with gradient where the head is trained."""
-        head = causal_of(self._model).get_output_embeddings()
-        if isinstance(head, ModulesToSaveWrapper):
-            head = head.original_module if head.disable_adapters else head.modules_to_save[head.active_adapter]
+        head = output_head(self._model)
         if type(head) is not nn.Linear or head.bias is not None:
             what = "no output head" if head is None else "an output head that is no plain matrix"
             raise RectoolError(

@@ -255,6 +255,8 @@ def _refuse_unmeant(
     if not collaborative and (sources.cf is not None or sources.fresh_ids is not None):
         flag = "--cf" if sources.cf is not None else "--fresh-ids"
         raise RectoolError(f"{flag} is for the tokens user, item and history, but --tokens is {tokens}")
+    if not collaborative and settings.biases:
+        raise RectoolError(f"--biases is for the tokens user, item and history, but --tokens is {tokens}")
     if start in ("semantic", "tied"):
         if sources.semantic is None and sources.aligned is None:
             raise RectoolError(f"--item-head {start} needs --semantic, the embeddings of rectool distill or adopt")
