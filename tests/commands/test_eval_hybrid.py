@@ -16,7 +16,8 @@ from rectool.artifacts import Input, Making, open_artifact, write
 from rectool.artifacts.schemas import SPLITS
 from rectool.data.dataset import Dataset
 from rectool.llm import backbone, recommender
-from rectool.llm.soft_saved import build, parts_of
+from rectool.llm.soft_parts import build
+from rectool.llm.soft_saved import parts_of
 from rectool.prompts.prompts import Prompts
 from rectool.prompts.settings import Prompting
 

@@ -23,7 +23,7 @@ from rectool.evaluation.language import LanguageScorer
 from rectool.evaluation.recommend import Audience, Recommending
 from rectool.evaluation.recommend_settings import Asked
 from rectool.evaluation.scorer import CollaborativeScorer
-from rectool.llm import backbone, soft_saved
+from rectool.llm import backbone, soft_parts
 from rectool.llm.recommender import Recommender, assemble
 from rectool.models import saved
 from rectool.models.model import Sequences
@@ -250,8 +250,8 @@ def test_soft_tokens_are_of_the_whole_history(
     prompts = Prompts.chosen(
         Prompting(prompt="sasrecllm", history=3), base.tokenizer(), default="plain", context=512, soft=kinds
     )
-    parts = soft_saved.Parts(collaborative=saved.load(open_artifact(trained(name))))
-    soft = soft_saved.build(dataset, kinds, 32, parts)
+    parts = soft_parts.Parts(collaborative=saved.load(open_artifact(trained(name))))
+    soft = soft_parts.build(dataset, kinds, 32, parts)
     model = base.model(device=torch.device("cpu"), dtype=torch.float32)
     hybrid = assemble(base, model, prompts, device=torch.device("cpu"), soft=soft)
     retriever = CollaborativeScorer(saved.load(open_artifact(trained("sasrec"))), torch.device("cpu"))

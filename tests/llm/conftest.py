@@ -20,7 +20,7 @@ from rectool.artifacts import open_artifact
 from rectool.data.dataset import Dataset
 from rectool.data.histories import HistoryRule
 from rectool.llm.adapter import peft_of_today
-from rectool.llm.soft_saved import Parts
+from rectool.llm.soft_parts import Parts
 from rectool.models.model import Size
 from rectool.models.saved import Trained
 from rectool.models.table import model_class

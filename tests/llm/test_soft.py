@@ -19,7 +19,7 @@ from rectool.llm.backbone import find
 from rectool.llm.body import reading
 from rectool.llm.recommender import assemble
 from rectool.llm.soft import SoftTokens
-from rectool.llm.soft_saved import Parts, build
+from rectool.llm.soft_parts import Parts, build
 from rectool.models.model import Sequences
 from rectool.prompts.prompts import Prompts
 from rectool.prompts.settings import Prompting

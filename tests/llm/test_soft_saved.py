@@ -22,7 +22,8 @@ from rectool.data.dataset import Dataset
 from rectool.errors import RectoolError
 from rectool.llm.backbone import Backbone, find
 from rectool.llm.recommender import Recommender, assemble, load, save, untuned
-from rectool.llm.soft_saved import Parts, build, parts_of
+from rectool.llm.soft_parts import Parts, build
+from rectool.llm.soft_saved import parts_of
 from rectool.models import projector as projectors
 from rectool.models import saved
 from rectool.models.projector import Projector

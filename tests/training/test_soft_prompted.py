@@ -17,8 +17,8 @@ from rectool.llm import backbone
 from rectool.llm.head import AnswerHead
 from rectool.llm.references import ITEM, UNKNOWN, USER
 from rectool.llm.soft import SoftTokens
+from rectool.llm.soft_parts import Parts, build
 from rectool.llm.soft_prefix import PrefixCache
-from rectool.llm.soft_saved import Parts, build
 from rectool.models.mf import MatrixFactorization
 from rectool.models.model import Size
 from rectool.models.saved import Trained

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
+from rectool.devices import free_memory
 from rectool.errors import RectoolError
 from rectool.llm.body import Soft, body_of, causal_of, on, read_inputs, reading
 from rectool.llm.compress import compressed
@@ -53,9 +54,7 @@ def default_budget(config: PretrainedConfig, dtype: torch.dtype, device: torch.d
     """Tokens of a batch: on a GPU those that take half of its free memory."""
     if device.type != "cuda":
         return BATCH_TOKENS
-    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    free = torch.cuda.mem_get_info(device)[0] + unused
-    return min(MOST_TOKENS, max(1, int(free / 2 / token_bytes(config, dtype)[0])))
+    return min(MOST_TOKENS, max(1, int(free_memory(device) / 2 / token_bytes(config, dtype)[0])))
 
 
 class Reader:

@@ -21,8 +21,9 @@ from rectool.llm.item_head import ItemHead, read, refuse_other_items
 from rectool.llm.mask_plan import MaskPlan
 from rectool.llm.recommender import refuse_unfit, usual_prompt
 from rectool.llm.soft import SoftTokens, Told, refuse_other
+from rectool.llm.soft_parts import Parts, build
 from rectool.llm.soft_prefix import prefix_lengths
-from rectool.llm.soft_saved import Parts, build, parts_of
+from rectool.llm.soft_saved import parts_of
 from rectool.models.mf import MatrixFactorization
 from rectool.models.model import Size
 from rectool.models.saved import Trained
