@@ -405,7 +405,6 @@ def test_given_names_stand_in_tables_and_figures(bench: Bench, rectool: Command)
     ("about", "said"),
     [
         ({"split": "valid"}, "split is test in one and valid in the other"),
-        ({"task": "next-item"}, "task is ctr in one and next-item in the other"),
         ({"warm": "count>3"}, "warm is seen in one and count>3 in the other"),
         ({"exclude": "history"}, "exclude is not given in one and history in the other"),
         ({"k": [5, 10]}, "k is not given in one and 5,10 in the other"),
@@ -491,6 +490,8 @@ def test_mistakes_are_one_line(bench: Bench, rectool: Command, arguments: list[s
         (lambda found: found["metrics"].append(3), "metrics[16] is not an object"),
         (lambda found: found["metrics"][1].pop("group"), "metrics[1] has no group"),
         (lambda found: found["metrics"][1].pop("value"), "metrics[1] has no value"),
+        (lambda found: found["metrics"][1].update(metric="a\x1b[2J"), "metrics[1].metric is 'a\\x1b[2J', which cannot"),
+        (lambda found: found.update(warm="\u202eseen"), "warm is '\\u202eseen', which cannot be printed"),
         (lambda found: found["metrics"][1].update(value="high"), "metrics[1].value is 'high', not a number"),
         (lambda found: found["metrics"][1].update(low=float("nan")), "metrics[1].low is nan, not a number"),
         (lambda found: found["metrics"][1].update(users=1.5), "metrics[1].users is 1.5, not a number"),
@@ -643,3 +644,84 @@ def test_seeds_of_models_that_start_from_seeds_of_another_are_tested_together(be
     assert group["metrics"][0]["difference"]["beyond_chance"]
     shown = rectool(*line, "--out", "compared", "--update").stdout  # read back from comparison.json
     assert "0.7700* ± 0.0000" in shown
+
+
+def both_tasks(bench: Bench) -> None:
+    bench.ctr()
+    for name, values in RANKING.items():
+        bench.result(f"results/next-{name}", values, skill=0.95 if name == "sasrec" else 0.0)
+
+
+def test_results_of_both_tasks_have_a_table_and_a_baseline_each(bench: Bench, rectool: Command) -> None:
+    both_tasks(bench)
+    line = ["compare", "results", "--baseline", "results/bias", "--baseline", "results/next-pop", "--draws", 100]
+    done = rectool(*line, "--out", "compared")
+    assert done.code == 0, done.stderr
+    found = json.loads(Path("compared/comparison.json").read_text())["tasks"]
+    assert [(task["task"], task["baseline"]) for task in found] == [("ctr", "bias"), ("next-item", "next-pop")]
+    assert [[run["name"] for run in task["runs"]] for task in found] == [[*CTR], ["next-pop", "next-sasrec"]]
+    assert ["sasrec", "0.7700* (+10.0%)", "0.7500* (+25.0%)", "", "0.4000* (-20.0%)", "+17.5%"] in lines_of(done.stdout)
+    assert "0.0300* (+50.0%)" in done.stdout
+    assert "data, test, ctr, warm: seen" in done.stdout
+    assert "data, test, next-item, warm: seen, excluded: none" in done.stdout
+    made = open_artifact(Path("compared"), verify=True).manifest
+    assert {parent.role: parent.path for parent in made.parents} == {
+        "baseline-ctr": "../results/bias",
+        "result-2": "../results/mf",
+        "baseline-next-item": "../results/next-pop",
+        "result-4": "../results/next-sasrec",
+        "result-5": "../results/sasrec",
+    }
+    assert list(made.metrics["tasks"]) == ["ctr", "next-item"]
+    assert made.metrics["tasks"]["next-item"]["baseline"] == "next-pop"
+    drawn = {path.relative_to("compared/figures").as_posix() for path in Path("compared/figures").rglob("*.svg")}
+    ours = {"ctr": ("auc-uauc", "radar", "warm-cold", "improvement")}
+    ours["next-item"] = ("ranking", "radar", "warm-cold", "improvement")
+    assert drawn == {f"{task}/{name}.svg" for task, names in ours.items() for name in names}
+    with open("compared/comparison.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["task"], row["run"]) for row in rows if row["group"] == "all"] == [
+        *(("ctr", name) for name in CTR),
+        ("next-item", "next-pop"),
+        ("next-item", "next-sasrec"),
+    ]
+    assert (rows[0]["auc"], rows[0]["hr@10"], rows[-1]["auc"]) == ("0.7", "", "")
+    again = rectool(*line, "--out", "compared", "--update")
+    assert "compared is up to date" in again.stderr
+    assert again.stdout == done.stdout
+    assert rectool(*made.command[1:], "--update").stderr.count("is up to date") == 1
+
+
+def test_one_task_may_have_no_baseline(bench: Bench, rectool: Command) -> None:
+    both_tasks(bench)
+    done = rectool(
+        "compare", "results", "--baseline", "results/next-pop", "--draws", 50, "--out", "compared", "--no-figures"
+    )
+    assert done.code == 0, done.stderr
+    assert ["sasrec", "0.7700", "0.7500", "", "0.4000"] in lines_of(done.stdout)
+    assert "0.0300* (+50.0%)" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("results", "baselines", "said"),
+    [
+        (
+            ["results"],
+            ["results/bias", "results/mf"],
+            "--baseline results/bias and --baseline results/mf are both of task ctr; name one baseline for each task",
+        ),
+        (
+            ["results/mf", "results/sasrec"],
+            ["results/bias", "results/next-pop"],
+            "--baseline results/next-pop is of task next-item, and no other result here is; the others are of task ctr",
+        ),
+    ],
+)
+def test_baselines_that_do_not_fit_are_refused(
+    bench: Bench, rectool: Command, results: list[str], baselines: list[str], said: str
+) -> None:
+    both_tasks(bench)
+    flags = [word for baseline in baselines for word in ("--baseline", baseline)]
+    done = rectool("compare", *results, *flags, "--out", "compared")
+    assert (done.code, done.error) == (2, said)
+    assert not Path("compared").exists()

@@ -218,7 +218,7 @@ def test_attention_of_a_language_model(
         (["curves", "{data}"], "has no training curve"),
         (["curves", "{mf}", "--name", "a", "--name", "b"], "--name: 2 names for 1 folders"),
         (["classes", "{result}", "--rows", "0"], "--rows 0"),
-        (["improvement", "{result}"], "Missing option '--baseline'"),
+        (["improvement", "{result}"], "--baseline RESULT is missing"),
         (["improvement", "{result}", "--baseline", "{result}"], "plot improvement needs two results or more"),
         (["cosine", "{mf}"], "is a cf artifact, but an aligned is needed"),
         (["cosine", "{aligned}", "--cf", "{mf}"], "name the other with --semantic"),

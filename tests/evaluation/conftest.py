@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -86,3 +87,45 @@ def _random(model: Model) -> Model:
         for parameter in model.parameters():
             parameter.normal_(std=0.5)
     return model
+
+
+@dataclass(frozen=True)
+class Results:
+    """A folder of results of both tasks, their comparison with a report, and the command that makes such."""
+
+    folder: Path
+    rectool: Callable[..., Any]
+
+    @property
+    def compared(self) -> Path:
+        """The comparison, which no test may change."""
+        return self.folder / "compared"
+
+    def compare(self, out: Path, *flags: object) -> Path:
+        """Compare all of them with a report, and tests of a few draws; returns the report."""
+        baselines = ("--baseline", "results/bias", "--baseline", "results/popularity")
+        done = self.rectool("compare", "results", *baselines, "--report", "--draws", 20, "--out", out, *flags)
+        assert done.code == 0, done.stderr
+        return out / "report.html"
+
+
+@pytest.fixture
+def results(rectool: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory, monkeypatch: Any) -> Results:
+    """Two results of ratings and two of sequences, of data whose truth is known; made once."""
+    folder = tmp_path_factory.getbasetemp() / "results-of-both-tasks"
+    folder.mkdir(exist_ok=True)
+    monkeypatch.chdir(folder)
+    if not Path("results").exists():
+        for task, models in (("ctr", ("bias", "mf")), ("next-item", ("popularity", "markov"))):
+            sizes = ("--users", 60, "--items", 60, "--quiet", "--task", task)
+            assert rectool("prep", "synthetic", *sizes, "--out", f"data/{task}").code == 0
+            for model in models:
+                more = ("--epochs", 1, "--metric", "auc") if model == "mf" else ()
+                flags = ("--model", model, "--quiet", "--task", task, *more)
+                assert rectool("train-cf", f"data/{task}", *flags, "--out", f"models/{model}").code == 0
+                flags = ("--draws", 20, "--quiet", "--out", f"results/{model}")
+                assert rectool("eval", f"data/{task}", f"models/{model}", *flags).code == 0
+    made = Results(folder, rectool)
+    if not made.compared.exists():
+        made.compare(made.compared)
+    return made

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from rectool.artifacts import Artifact, Manifest, Parent
-from rectool.evaluation import compare, figures, tables
+from rectool.evaluation import compare, figures, records, tables
 from rectool.evaluation.bootstrap import Difference
 from rectool.evaluation.compare import Comparison, Seeds
-from rectool.evaluation.runs import Measure, Run, names_of
+from rectool.evaluation.runs import Measure, Peers, Run, names_of
 
 Values = Mapping[str, float | None]
 
@@ -144,7 +144,7 @@ def test_mean_and_spread_over_seeds() -> None:
 def test_csv_keeps_every_digit_and_any_name() -> None:
     value = 0.1 + 0.2
     compared = comparison(run('a "quoted", name\nof lines', {"auc": value}), run("b", {"auc": None}))
-    rows = list(csv.DictReader(io.StringIO(tables.to_csv(compared))))
+    rows = list(csv.DictReader(io.StringIO(records.to_csv([compared]))))
     assert [row["run"] for row in rows] == ['a "quoted", name\nof lines', "b"]
     assert float(rows[0]["auc"]) == value
     assert rows[1]["auc"] == ""
@@ -153,10 +153,10 @@ def test_csv_keeps_every_digit_and_any_name() -> None:
 
 def test_the_document_is_json_and_can_be_recalled() -> None:
     compared = comparison(run("a", {"auc": 0.6}), run("b", {"auc": 0.7}), p_values={"auc": 0.01})
-    document = json.loads(json.dumps(tables.document(compared), allow_nan=False))
+    document = json.loads(json.dumps(records.document([compared]), allow_nan=False))
     assert document["data"] == {"users": "u", "items": "i", "interactions": "x"}
     assert [line["best"] for line in document["metrics"]] == [False, True]
-    assert compare.recall(document, compared.runs, compared.baseline) == compared
+    assert records.recall(document, Peers("ctr", compared.runs, compared.baseline)) == compared
 
 
 def test_large_values_are_written_without_digits_that_mean_nothing() -> None:

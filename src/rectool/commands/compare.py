@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,11 +20,11 @@ from rectool.settings import setting
 if TYPE_CHECKING:
     from rectool.artifacts import Draft
     from rectool.data.estimate import Plan
-    from rectool.evaluation.compare import Comparison, Seeds
-    from rectool.evaluation.runs import Run
+    from rectool.evaluation.compare import Comparison
+    from rectool.evaluation.runs import Peers, Run
     from rectool.evaluation.tables import Grid
 
-TABLE_BYTES, FIGURES_BYTES = 30_000, 1_000_000
+TABLE_BYTES, FIGURES_BYTES, REPORT_BYTES = 30_000, 1_000_000, 500_000
 ROW_BYTES = 200
 """What a test holds per row of predictions, about."""
 
@@ -45,8 +44,11 @@ class Comparing:
 
     panel: ClassVar[str] = "Comparison"
 
-    baseline: Path | None = setting(
-        None, metavar="RESULT", recorded=False, help="The result that the others are measured and tested against."
+    baseline: tuple[Path, ...] = setting(
+        (),
+        metavar="RESULT",
+        recorded=False,
+        help="The result that the others are measured and tested against; can be given once for each task.",
     )
     name: tuple[str, ...] = setting(
         (), metavar="NAME", help="What the runs are called, one each, in their order; else by their folders."
@@ -54,6 +56,7 @@ class Comparing:
     draws: int = setting(1000, metavar="N", help="Bootstrap draws over users of each test; 0 for no tests.")
     group_seeds: bool = setting(False, help="Also mean and spread over results that differ in nothing but the seed.")
     no_figures: bool = setting(False, help="Tables only.")
+    report: bool = setting(False, help="Also a page for a browser, report.html, that needs no other file.")
     metrics: str | None = setting(
         None, metavar="A,B", recorded=False, help="Metrics to show, such as auc,uauc; all are written."
     )
@@ -73,50 +76,52 @@ def register(app: typer.Typer) -> None:
         examples=[
             "rectool compare runs/mf-test runs/sasrec-test --baseline runs/bias-test --out runs/compared",
             "rectool compare runs/sweep/results --metrics auc,uauc --groups all --out runs/sweep/compared",
+            "rectool compare runs/results --baseline runs/results/bias --baseline runs/results/popularity --report "
+            "--out runs/compared",
         ],
     )(compare)
 
 
 def compare(results: Results, comparing: Comparing, make: Make, talk: Talk) -> None:
-    """Results side by side: every metric by group, improvement over a baseline, tests, figures."""
+    """Results side by side: every metric by group, improvement over a baseline, tests, figures, a page."""
     from rectool.artifacts import Input
     from rectool.evaluation import compare as comparisons
-    from rectool.evaluation import figures, runs, tables
+    from rectool.evaluation import figures, records, runs
 
-    base = runs.single(comparing.baseline) if comparing.baseline is not None else None
-    paths = runs.find(results.result, base)
-    comparing = replace(comparing, baseline=base, name=tuple(runs.named(paths, comparing.name)))
-    found = runs.read(paths, comparing.name)
-    baseline = found[runs.place(base, paths)] if base is not None else None
+    bases = tuple(runs.single(path) for path in comparing.baseline)
+    paths = runs.find(results.result, bases)
+    comparing = replace(comparing, baseline=bases, name=tuple(runs.named(paths, comparing.name)))
+    found = runs.read_all(paths, comparing.name)
+    baselines = [found[runs.place(base, paths)] for base in bases]
+    tasks = runs.by_task(found, baselines)
     groups = _chosen("--groups", comparing.groups, comparisons.groups_of(found))
     metrics = _chosen("--metrics", comparing.metrics, comparisons.metrics_of(found))
-    made: list[tuple[Comparison, list[Seeds]]] = []
+    compared: list[Comparison] = []
 
-    def seeds_of() -> list[Seeds]:
-        return comparisons.by_seed(found) if comparing.group_seeds else []
+    def with_seeds() -> list[tuple[Peers, list[comparisons.Seeds]]]:
+        return [(peers, comparisons.by_seed(peers.runs) if comparing.group_seeds else []) for peers in tasks]
 
     def build(draft: Draft) -> None:
-        seeds = seeds_of()
         with console.step(f"comparing {len(found)} results"):
-            comparison = comparisons.compare(found, baseline, seeds=seeds, draws=comparing.draws, seed=make.seed)
-        made.append((comparison, seeds))
-        tables.write(comparison, seeds, draft.path)
-        draft.metrics.update(tables.summary(comparison))
+            for peers, seeds in with_seeds():
+                compared.append(
+                    comparisons.compare(peers.runs, peers.baseline, seeds=seeds, draws=comparing.draws, seed=make.seed)
+                )
+        records.write(compared, draft.path)
+        draft.metrics.update(records.summary(compared))
         if not comparing.no_figures:
             with console.step("drawing") as step:
-                step.amount, step.unit = len(figures.draw(comparison, draft.path / "figures")), "figures"
+                drawn = [
+                    name
+                    for each, place in zip(compared, figures.folders(compared), strict=True)
+                    for name in figures.draw(each, draft.path / place)
+                ]
+                step.amount, step.unit = len(drawn), "figures"
+        if comparing.report:
+            from rectool.evaluation.page import report
 
-    def show() -> None:
-        comparison, seeds = made[0]
-        for grid in (
-            *tables.grids(comparison, groups, metrics),
-            *tables.seed_grids(comparison, seeds, groups, metrics),
-        ):
-            _show(grid)
-        for note in tables.notes(comparison):
-            console.show(note)
-        if comparing.group_seeds and not seeds:
-            console.say("--group-seeds: no two results are of models that differ in nothing but the seed")
+            with console.step("writing the report"):
+                report.write(compared, draft.path)
 
     make_artifact(
         "comparison",
@@ -125,16 +130,21 @@ def compare(results: Results, comparing: Comparing, make: Make, talk: Talk) -> N
         [comparing],
         plan=lambda: _plan(found, comparing),
         inputs=lambda: [
-            Input("baseline" if run is baseline else f"result-{number}", run.artifact.path, artifact=run.artifact)
+            Input(_role(run, number, baselines), run.artifact.path, artifact=run.artifact)
             for number, run in enumerate(found, 1)
         ],
         build=build,
-        show=lambda _: show(),
+        show=lambda _: _show(compared, groups, metrics, comparing, make),
     )
-    if not made and not make.dry_run:  # it was up to date
-        document = json.loads((make.out / "comparison.json").read_text("utf-8"))
-        made.append((comparisons.recall(document, found, baseline), seeds_of()))
-        show()
+    if not compared and not make.dry_run:  # it was up to date
+        compared += records.read(make.out, with_seeds())
+        _show(compared, groups, metrics, comparing, make)
+
+
+def _role(run: Run, number: int, baselines: Sequence[Run]) -> str:
+    if not any(run is base for base in baselines):
+        return f"result-{number}"
+    return "baseline" if len(baselines) == 1 else f"baseline-{run.about['task']}"
 
 
 def _plan(found: Sequence[Run], comparing: Comparing) -> Plan:
@@ -142,7 +152,8 @@ def _plan(found: Sequence[Run], comparing: Comparing) -> Plan:
 
     rows = max(run.artifact.manifest.counts["predictions"] for run in found)
     disk = TABLE_BYTES * len(found) + (0 if comparing.no_figures else FIGURES_BYTES)
-    memory = BASE_MEMORY + (ROW_BYTES * rows if comparing.baseline is not None and comparing.draws else 0)
+    disk += REPORT_BYTES if comparing.report else 0
+    memory = BASE_MEMORY + (ROW_BYTES * rows if comparing.baseline and comparing.draws else 0)
     return Plan([str(run.artifact.path) for run in found], disk, 0, memory)
 
 
@@ -161,13 +172,31 @@ def _chosen(flag: str, wanted: str | None, known: list[str]) -> list[str]:
     return chosen
 
 
-def _show(grid: Grid) -> None:
+def _show(
+    compared: Sequence[Comparison], groups: list[str], metrics: list[str], comparing: Comparing, make: Make
+) -> None:
+    from rectool.evaluation import tables
+
+    for comparison in compared:
+        if len(compared) > 1:
+            console.show(f"\n{tables.headline(comparison)}")
+        for grid in (*tables.grids(comparison, groups, metrics), *tables.seed_grids(comparison, groups, metrics)):
+            _show_grid(grid)
+        for note in tables.notes(comparison):
+            console.show(note)
+    if comparing.group_seeds and not any(comparison.seeds for comparison in compared):
+        console.say("--group-seeds: no two results are of models that differ in nothing but the seed")
+    if comparing.report:
+        console.say(f"{make.out / 'report.html'} shows all of it in a browser")
+
+
+def _show_grid(grid: Grid) -> None:
     """Print a table, in as many parts as the width of the terminal asks for."""
     from rich.table import Table
     from rich.text import Text
 
     widths = [
-        max(len(column), *(len(row[place].text) for row in grid.rows)) + 3 for place, column in enumerate(grid.columns)
+        max(len(column), *(len(row[place].text) for row in grid.lines)) + 3 for place, column in enumerate(grid.columns)
     ]
     room = shutil.get_terminal_size().columns - 1 - widths[0]
     parts: list[list[int]] = [[]]
@@ -179,6 +208,6 @@ def _show(grid: Grid) -> None:
         table = Table(title=Text(grid.title), title_justify="left", title_style="bold")
         for place in (0, *part):
             table.add_column(Text(grid.columns[place]), justify="right" if place else "left", overflow="fold")
-        for row in grid.rows:
+        for row in grid.lines:
             table.add_row(*(Text(row[place].text, style="bold" if row[place].best else "") for place in (0, *part)))
         console.show(table)

@@ -12,6 +12,7 @@ from rectool import console
 from rectool.commands.flags import command
 from rectool.commands.making import make_artifact
 from rectool.commands.options import Make, Talk
+from rectool.commands.usage import Group
 from rectool.errors import RectoolError
 from rectool.evaluation.settings import Computing, Language, Measuring, Untuned
 from rectool.figures.settings import (
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from rectool.figures.pairs import Pairs
     from rectool.figures.results import Wanted
 
-app = typer.Typer(no_args_is_help=True, help="Artifacts -> figures, each with the data behind it.")
+app = typer.Typer(cls=Group, no_args_is_help=True, help="Artifacts -> figures, each with the data behind it.")
 
 WRITTEN_BYTES = 500_000
 """By a figure, about."""
@@ -273,7 +274,7 @@ def _plot_pairs(kind: str, alignment: Alignment, make: Make, draw: Callable[[Seq
 def _runs(results: Results, names: Names, baseline: Path | None = None) -> tuple[list[Run], tuple[str, ...]]:
     from rectool.evaluation import runs
 
-    paths = runs.find(results.result, baseline)
+    paths = runs.find(results.result, [baseline] if baseline is not None else [])
     called = runs.named(paths, names.name)
     return runs.read(paths, called), tuple(called)
 

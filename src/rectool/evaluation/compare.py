@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
@@ -20,12 +20,40 @@ from rectool.evaluation.metrics import Metric
 from rectool.evaluation.metrics import metric as metric_named
 from rectool.evaluation.predictions import Predictions
 from rectool.evaluation.runs import Run
+from rectool.evaluation.truth import reached
 
 AVERAGED = ("auc", "uauc")
 """The metrics whose relative improvements are averaged, as SASRecLLM reports them (its table 1)."""
 SIGNIFICANCE = 0.05
 DECISION = 0.5
 """The threshold of a result that names none: it has no metric that would need one."""
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Runs that differ in nothing but the seed of their model."""
+
+    name: str
+    runs: Sequence[Run]
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} ({len(self.runs)} seeds)"
+
+    def mean(self, group: str, metric: str) -> float | None:
+        """Mean over the runs; None where one has no value."""
+        values = self._values(group, metric)
+        return float(np.mean(values)) if values else None
+
+    def spread(self, group: str, metric: str) -> float | None:
+        """Sample standard deviation over the runs."""
+        values = self._values(group, metric)
+        return float(np.std(values, ddof=1)) if values else None
+
+    def _values(self, group: str, metric: str) -> list[float]:
+        values = [run.value(group, metric) for run in self.runs]
+        known = [value for value in values if value is not None]
+        return known if len(known) == len(values) else []
 
 
 @dataclass(frozen=True)
@@ -39,6 +67,8 @@ class Comparison:
         differences: each other run, and the mean of each model's seeds, against the baseline, by (name of
             the run or label of the seeds, group, metric): the value less the baseline's, tested.
         draws, seed: of the tests' bootstrap.
+        seeds: runs whose mean is shown, too.
+        reachable: what the truth of synthetic data reaches, by group and metric.
     """
 
     runs: Sequence[Run]
@@ -48,6 +78,12 @@ class Comparison:
     differences: Mapping[tuple[str, str, str], Difference] = field(default_factory=dict)
     draws: int = 0
     seed: int = 0
+    seeds: Sequence[Seeds] = ()
+    reachable: Mapping[tuple[str, str], float] = field(default_factory=dict)
+
+    @property
+    def task(self) -> str:
+        return str(self.runs[0].about["task"])
 
     def best(self, group: str, metric: str) -> float | None:
         """The best value among the runs; None where there are not two, or the metric has no better end."""
@@ -79,33 +115,6 @@ class Comparison:
         """Whether a run, or the mean of some seeds, differs from the baseline with p < .05."""
         difference = self.differences.get((name, group, metric))
         return difference is not None and difference.p_value < SIGNIFICANCE
-
-
-@dataclass(frozen=True)
-class Seeds:
-    """Runs that differ in nothing but the seed of their model."""
-
-    name: str
-    runs: Sequence[Run]
-
-    @property
-    def label(self) -> str:
-        return f"{self.name} ({len(self.runs)} seeds)"
-
-    def mean(self, group: str, metric: str) -> float | None:
-        """Mean over the runs; None where one has no value."""
-        values = self._values(group, metric)
-        return float(np.mean(values)) if values else None
-
-    def spread(self, group: str, metric: str) -> float | None:
-        """Sample standard deviation over the runs."""
-        values = self._values(group, metric)
-        return float(np.std(values, ddof=1)) if values else None
-
-    def _values(self, group: str, metric: str) -> list[float]:
-        values = [run.value(group, metric) for run in self.runs]
-        known = [value for value in values if value is not None]
-        return known if len(known) == len(values) else []
 
 
 def direction(name: str) -> int:
@@ -154,24 +163,7 @@ def compare(
             if baseline not in members:
                 for group, metric, difference in _tested(members, baseline, base, groups, metrics, draws, seed):
                     found[name, group, metric] = difference
-    return Comparison(runs, baseline, groups, metrics, found, draws, seed)
-
-
-def recall(document: Mapping[str, Any], runs: Sequence[Run], baseline: Run | None) -> Comparison:
-    """The comparison of these runs that was written as `comparison.json`."""
-    lines = [(line["run"], line) for line in document["metrics"]]
-    lines += [(each["label"], line) for each in document["seeds"] for line in each["metrics"]]
-    differences = {
-        (name, line["group"], line["metric"]): Difference(
-            **{field.name: line["difference"][field.name] for field in fields(Difference)}
-        )
-        for name, line in lines
-        if line["difference"]
-    }
-    test = document["test"] or {"draws": 0, "seed": 0}
-    return Comparison(
-        runs, baseline, groups_of(runs), metrics_of(runs), differences, draws=test["draws"], seed=test["seed"]
-    )
+    return Comparison(runs, baseline, groups, metrics, found, draws, seed, seeds, _reachable(runs, groups, metrics))
 
 
 def by_seed(runs: Sequence[Run]) -> list[Seeds]:
@@ -193,6 +185,16 @@ def by_seed(runs: Sequence[Run]) -> list[Seeds]:
             name = next(name for i in count(1) if (name := stem if i == 1 else f"{stem} ({i})") not in groups)
             groups[name] = Seeds(name, members)
     return list(groups.values())
+
+
+def _reachable(runs: Sequence[Run], groups: Sequence[str], metrics: Sequence[str]) -> dict[tuple[str, str], float]:
+    """What the truth reaches, where the data set is there and knows it, and all runs predict as many rows."""
+    first = runs[0]
+    data = first.dataset()
+    rows = {run.artifact.manifest.counts["predictions"] for run in runs} if data is not None else set()
+    if data is None or len(rows) > 1:
+        return {}
+    return reached(data.path, Predictions.read(first.artifact), groups, metrics)
 
 
 def _recipe(artifact: Artifact) -> list[Any]:

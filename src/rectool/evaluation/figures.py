@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from rectool.plots import Value
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+FOLDER = "figures"
 CHANCE = 0.5
 """The AUC and UAUC of a guess."""
 SHAPES = 8
@@ -37,6 +39,16 @@ LABELS = {
     "ndcg": "NDCG",
     "mrr": "MRR",
 }
+
+
+def folders(comparisons: Sequence[Comparison]) -> list[str]:
+    """Where the figures of each task lie: `figures`, or of several tasks `figures/ctr` and the like."""
+    if len(comparisons) == 1:
+        return [FOLDER]
+    tasks = [re.sub(r"[^\w-]+", "-", each.task) for each in comparisons]
+    return [
+        f"{FOLDER}/{task}" if tasks.count(task) == 1 else f"{FOLDER}/{task}-{place}" for place, task in enumerate(tasks)
+    ]
 
 
 def draw(comparison: Comparison, directory: Path) -> list[str]:

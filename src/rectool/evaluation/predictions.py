@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from rectool.artifacts import Artifact
+from rectool.artifacts.checking import explained
 from rectool.artifacts.schemas import GROUP, PREDICTIONS, RANK, UNKNOWN
 from rectool.errors import RectoolError
 from rectool.evaluation.groups import GROUPS, members
@@ -83,7 +84,8 @@ class Predictions:
                 is none of the kind, rows that do not rise.
         """
         path = artifact.file(FILE)
-        table = pq.read_table(path)
+        with explained(path):
+            table = pq.read_table(path)
         try:
             return cls._of(table)
         except RectoolError as problem:

@@ -68,6 +68,11 @@ class Run:
         measure = self.measures.get((group, metric))
         return measure.value if measure is not None else None
 
+    def rows(self, group: str) -> int | None:
+        """How many rows a group has, or None where no metric of it says so."""
+        counts = [measure.rows for (where, _), measure in self.measures.items() if where == group]
+        return max((count for count in counts if count is not None), default=None)
+
     def data(self) -> manifest.Parent:
         """The data set, as the result records it; it need not be there. Raises RectoolError where it does not."""
         for parent in self.artifact.manifest.parents:
@@ -79,6 +84,10 @@ class Run:
         """The folder's name of the data set."""
         return printable(folder.real(self.artifact.parent_path(self.data())).name)
 
+    def dataset(self) -> Artifact | None:
+        """The data set, or None where it is not there any more."""
+        return self.artifact.parent("dataset") if manifest_exists(self.artifact.parent_path(self.data())) else None
+
     def model(self) -> Artifact | None:
         """The model that was evaluated, or None where it is not there any more."""
         for parent in self.artifact.manifest.parents:
@@ -87,18 +96,27 @@ class Run:
         return None
 
 
-def find(paths: Sequence[Path], baseline: Path | None = None) -> list[Path]:
+@dataclass(frozen=True)
+class Peers:
+    """Results of one task, which can be compared; the baseline is one of them."""
+
+    task: str
+    runs: Sequence[Run]
+    baseline: Run | None = None
+
+
+def find(paths: Sequence[Path], baselines: Sequence[Path] = ()) -> list[Path]:
     """The folders of the results that are meant, each once, in the order given; those of a folder by name.
 
     Args:
-        baseline: comes first where it is not among the others.
+        baselines: come first where they are not among the others.
 
     Raises:
         RectoolError: a path is neither a result nor a folder with results in it.
     """
     found = [result for path in paths for result in _results(path)]
-    if baseline is not None and folder.real(baseline) not in map(folder.real, found):
-        found.insert(0, baseline)
+    places = set(map(folder.real, found))
+    found = [baseline for baseline in baselines if folder.real(baseline) not in places] + found
     unique: dict[Path, Path] = {}
     for path in found:
         unique.setdefault(folder.real(path), path)
@@ -137,26 +155,57 @@ def names_of(paths: Sequence[Path]) -> list[str]:
 
 def named(paths: Sequence[Path], names: Sequence[str]) -> list[str]:
     """What `--name` calls artifacts, else `names_of` them. Raises RectoolError where there is not one name for each."""
+    names = list(map(printable, names))
     if names and len(names) != len(paths):
         raise RectoolError(f"--name: {len(names)} names for {len(paths)} folders: {', '.join(map(str, paths))}")
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise RectoolError(f"--name {twice} stands twice; give each its own")
-    return list(names) or names_of(paths)
+    return names or names_of(paths)
 
 
 def read(paths: Sequence[Path], names: Sequence[str]) -> list[Run]:
-    """Open results.
-
-    Raises:
-        RectoolError: one is not sound, or two cannot be compared; names the file or both results.
-    """
-    runs = []
-    for path, name in zip(paths, names, strict=True):
-        artifact = open_artifact(path, "result")
-        runs.append(_read(name, artifact))
+    """Open results of one task, see `read_all`. Raises RectoolError if two cannot be compared, naming both."""
+    runs = read_all(paths, names)
     for run in runs[1:]:
         _refuse_incomparable(runs[0], run)
     return runs
+
+
+def read_all(paths: Sequence[Path], names: Sequence[str]) -> list[Run]:
+    """Open results of any tasks. Raises RectoolError that names the file if one is not sound."""
+    return [_read(name, open_artifact(path, "result")) for path, name in zip(paths, names, strict=True)]
+
+
+def by_task(runs: Sequence[Run], baselines: Sequence[Run] = ()) -> list[Peers]:
+    """Results task by task, in the order of the tasks' first ones, each with its baseline.
+
+    Args:
+        baselines: some of the runs.
+
+    Raises:
+        RectoolError: two results of a task cannot be compared, it has two baselines, or nothing but the baseline.
+    """
+    tasks: dict[str, list[Run]] = {}
+    for run in runs:
+        tasks.setdefault(run.about["task"], []).append(run)
+    for run in baselines:
+        if len(tasks) > 1 and len(tasks[run.about["task"]]) == 1:
+            raise RectoolError(
+                f"--baseline {run.artifact.path} is of task {run.about['task']}, and no other result here is; "
+                f"the others are of task {', '.join(name for name in tasks if name != run.about['task'])}"
+            )
+    return [_peers(task, members, [run for run in baselines if run in members]) for task, members in tasks.items()]
+
+
+def _peers(task: str, runs: Sequence[Run], baselines: Sequence[Run]) -> Peers:
+    if len(baselines) > 1:
+        raise RectoolError(
+            f"--baseline {baselines[0].artifact.path} and --baseline {baselines[1].artifact.path} are both of task "
+            f"{task}; name one baseline for each task"
+        )
+    for run in runs[1:]:
+        _refuse_incomparable(runs[0], run)
+    return Peers(task, runs, baselines[0] if baselines else None)
 
 
 def _results(path: Path) -> list[Path]:
@@ -202,6 +251,8 @@ def _read(name: str, artifact: Artifact) -> Run:
     for what in CONDITIONS[:2]:
         if not isinstance(about.get(what), str):
             raise RectoolError(f"{path} does not say its {what}; make {artifact.path} again with: rectool eval")
+    for what in CONDITIONS:
+        _refuse_unprintable(f"{path}: {what}", about.get(what))
     threshold = about.get("threshold")
     if threshold is not None and type(threshold) not in (int, float):
         raise RectoolError(f"{path}: threshold is {threshold!r}, not a number")
@@ -221,6 +272,7 @@ def _measure(where: str, line: Any) -> Measure:
     for name in ("group", "metric"):
         if not isinstance(line.get(name), str):
             raise RectoolError(f"{where} has no {name}")
+        _refuse_unprintable(f"{where}.{name}", line[name])
     if "value" not in line:
         raise RectoolError(f"{where} has no value; it is null where the metric is undefined")
     numbers = {name: line.get(name) for name in ("value", "low", "high", "spread")}
@@ -230,6 +282,12 @@ def _measure(where: str, line: Any) -> Measure:
         if number is not None and (type(number) not in kinds or not math.isfinite(number)):
             raise RectoolError(f"{where}.{name} is {number!r}, not a number")
     return Measure(line["group"], line["metric"], **numbers, **counts)
+
+
+def _refuse_unprintable(where: str, value: Any) -> None:
+    """Raises RectoolError for a text that a terminal or a figure cannot show."""
+    if isinstance(value, str) and not value.isprintable():
+        raise RectoolError(f"{where} is {value!r}, which cannot be printed")
 
 
 def _refuse_incomparable(first: Run, second: Run) -> None:

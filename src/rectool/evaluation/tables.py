@@ -1,48 +1,57 @@
-"""A comparison as a table: cells for people (terminal, Markdown), figures for machines (CSV, JSON)."""
+"""A comparison as tables for people: on the terminal, as Markdown, and in the page of a report."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 from rectool.evaluation.compare import AVERAGED, SIGNIFICANCE, Comparison, Seeds, direction
 from rectool.evaluation.runs import Run
 
 MEAN = "+".join(AVERAGED)
 """Heading of the mean of these metrics' improvements."""
-KEPT = ("model", "threshold", "threshold_from", "repeats", "draws", "confidence")
-"""Fields of a result's metrics.json that are kept of each run, beside those that all runs share."""
+REACHABLE = "best reachable"
+"""What the line is called that says what the truth of synthetic data reaches."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in one place of a table, and whether it is the best of its column."""
+    """What stands in one place of a table.
+
+    Attributes:
+        best: whether it is the best of its column.
+        value: the number that the text shortens, if it is one.
+        ends: of the value's interval.
+    """
 
     text: str
     best: bool = False
+    value: float | None = None
+    ends: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A table for people: one line per run."""
+    """A table for people: one line per run.
+
+    Attributes:
+        group: the rows that it is about.
+        metrics: of the columns after the first.
+        foot: the line of what the truth reaches, under those of the runs; empty where it is not known.
+    """
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
+    group: str
+    metrics: Sequence[str]
+    foot: Sequence[Cell] = ()
 
-
-def write(comparison: Comparison, seeds: Sequence[Seeds], directory: Path) -> None:
-    """Write the table as `comparison.json`, `comparison.csv` and `comparison.md`."""
-    found = json.dumps(document(comparison, seeds), indent=1, ensure_ascii=False, allow_nan=False)
-    (directory / "comparison.json").write_text(f"{found}\n", "utf-8")
-    (directory / "comparison.csv").write_text(to_csv(comparison), "utf-8")
-    (directory / "comparison.md").write_text(markdown(comparison, seeds), "utf-8")
+    @property
+    def lines(self) -> list[Sequence[Cell]]:
+        """All of its lines, the foot last."""
+        return [*self.rows, self.foot] if self.foot else list(self.rows)
 
 
 def grids(comparison: Comparison, groups: Sequence[str], metrics: Sequence[str]) -> list[Grid]:
@@ -50,33 +59,36 @@ def grids(comparison: Comparison, groups: Sequence[str], metrics: Sequence[str])
     made = []
     for group in groups:
         shown = [name for name in metrics if any((group, name) in run.measures for run in comparison.runs)]
-        averaged = any(comparison.mean_improvement(run, group) is not None for run in comparison.runs)
+        means = [comparison.mean_improvement(run, group) for run in comparison.runs]
+        averaged = any(mean is not None for mean in means)
         rows = [
             [
                 Cell(run.name + (" (baseline)" if run is comparison.baseline else "")),
                 *(_cell(comparison, run, group, name) for name in shown),
-                *([Cell(_percent(comparison.mean_improvement(run, group)))] if averaged else []),
+                *([Cell(_percent(mean), value=mean)] if averaged else []),
             ]
-            for run in comparison.runs
+            for run, mean in zip(comparison.runs, means, strict=True)
         ]
         if shown:
             columns = ["run", *(name + (" ↓" if direction(name) < 0 else "") for name in shown)]
-            made.append(Grid(_title(comparison, group), columns + [MEAN] * averaged, rows))
+            foot = _foot(comparison, group, shown)
+            foot += [Cell("")] if foot and averaged else []
+            title = _title(comparison, group)
+            made.append(Grid(title, columns + [MEAN] * averaged, rows, group, shown + [MEAN] * averaged, foot))
     return made
 
 
-def seed_grids(
-    comparison: Comparison, seeds: Sequence[Seeds], groups: Sequence[str], metrics: Sequence[str]
-) -> list[Grid]:
+def seed_grids(comparison: Comparison, groups: Sequence[str], metrics: Sequence[str]) -> list[Grid]:
     """One table per group of mean ± standard deviation over the seeds of a model."""
     made = []
     for group in groups:
-        shown = [name for name in metrics if any((group, name) in each.runs[0].measures for each in seeds)]
+        shown = [name for name in metrics if any((group, name) in each.runs[0].measures for each in comparison.seeds)]
         rows = [
-            [Cell(each.label), *(Cell(_with_spread(comparison, each, group, name)) for name in shown)] for each in seeds
+            [Cell(each.label), *(_with_spread(comparison, each, group, name) for name in shown)]
+            for each in comparison.seeds
         ]
         if shown and rows:
-            made.append(Grid(f"{group}, over seeds", ["model", *shown], rows))
+            made.append(Grid(f"{group}, over seeds", ["model", *shown], rows, group, shown))
     return made
 
 
@@ -99,186 +111,73 @@ def notes(comparison: Comparison) -> list[str]:
     if counted is not None and counted.users is not None and counted.skipped_users:
         both = counted.users - counted.skipped_users
         said.append(f"UAUC is over {both:,} of {counted.users:,} users: those with rows of both classes.")
+    if comparison.reachable:
+        said.append(
+            f"The {REACHABLE} is the score of the truth that the synthetic data were drawn from: "
+            "no model beats it but by chance."
+        )
     return said
 
 
-def markdown(comparison: Comparison, seeds: Sequence[Seeds] = ()) -> str:
+def markdown(comparison: Comparison) -> str:
     """The whole table as a Markdown document."""
-    first = comparison.runs[0]
-    lines = [f"# {_escaped(headline(first))}", ""]
+    lines = [f"# {_escaped(headline(comparison))}", ""]
     for grid in (
         *grids(comparison, comparison.groups, comparison.metrics),
-        *seed_grids(comparison, seeds, comparison.groups, comparison.metrics),
+        *seed_grids(comparison, comparison.groups, comparison.metrics),
     ):
         lines += [f"## {_escaped(grid.title)}", ""]
         lines.append("| " + " | ".join(map(_escaped, grid.columns)) + " |")
         lines.append("| --- |" + " ---: |" * (len(grid.columns) - 1))
-        for row in grid.rows:
+        for row in grid.lines:
             lines.append("| " + " | ".join(_bold(cell) if cell.best else _escaped(cell.text) for cell in row) + " |")
         lines.append("")
     lines += [f"- {_escaped(note)}" for note in notes(comparison)]
     return "\n".join(lines) + "\n"
 
 
-def to_csv(comparison: Comparison) -> str:
-    """One line per run and group: of each metric its value, interval, improvement and p-value, or nothing."""
-    columns = ["run", "group", "rows", f"{MEAN}_improvement"]
-    parts = ("", "_low", "_high", "_improvement", "_p_value")
-    columns += [metric + part for metric in comparison.metrics for part in parts]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    for group in comparison.groups:
-        for run in comparison.runs:
-            if not any(where == group for where, _ in run.measures):
-                continue
-            row: list[Any] = [run.name, group, _rows(run, group), comparison.mean_improvement(run, group)]
-            for metric in comparison.metrics:
-                measure = run.measures.get((group, metric))
-                difference = comparison.differences.get((run.name, group, metric))
-                row += [measure.value, measure.low, measure.high] if measure else [None] * 3
-                row += [comparison.improvement(run, group, metric), difference.p_value if difference else None]
-            writer.writerow(row)
-    return text.getvalue()
-
-
-def document(comparison: Comparison, seeds: Sequence[Seeds] = ()) -> dict[str, Any]:
-    """All figures as one JSON object: a line per run, group and metric."""
-    first, base = comparison.runs[0], comparison.baseline
-    return {
-        **{name: first.about.get(name) for name in ("task", "split", "warm", "exclude", "k")},
-        "data": first.data().digests,
-        "baseline": base.name if base else None,
-        "test": {
-            "method": "paired bootstrap over users, two-sided",
-            "draws": comparison.draws,
-            "seed": comparison.seed,
-            "significance": SIGNIFICANCE,
-        }
-        if comparison.differences
-        else None,
-        "runs": [
-            {"name": run.name, **{name: run.about.get(name) for name in KEPT}, "digest": run.digest}
-            for run in comparison.runs
-        ],
-        "metrics": [
-            _figures(comparison, run, group, metric)
-            for group in comparison.groups
-            for run in comparison.runs
-            for metric in comparison.metrics
-            if (group, metric) in run.measures
-        ],
-        "mean_improvement": [
-            {"run": run.name, "group": group, "of": list(AVERAGED), "value": mean}
-            for group in comparison.groups
-            for run in comparison.runs
-            if (mean := comparison.mean_improvement(run, group)) is not None
-        ],
-        "seeds": [
-            {
-                "name": each.name,
-                "label": each.label,
-                "runs": [run.name for run in each.runs],
-                "metrics": [
-                    {
-                        "group": group,
-                        "metric": metric,
-                        "mean": each.mean(group, metric),
-                        "spread": each.spread(group, metric),
-                        "difference": _tested(comparison, each.label, group, metric),
-                    }
-                    for group in comparison.groups
-                    for metric in comparison.metrics
-                    if (group, metric) in each.runs[0].measures
-                ],
-            }
-            for each in seeds
-        ],
-    }
-
-
-def summary(comparison: Comparison) -> dict[str, Any]:
-    """The final figures for the manifest: of all rows, each run's metrics, improvement and what is beyond chance."""
-    base = comparison.baseline
-    made: dict[str, Any] = {
-        "runs": {
-            run.name: {name: run.value("all", name) for name in comparison.metrics if ("all", name) in run.measures}
-            for run in comparison.runs
-        }
-    }
-    if base is not None:
-        others = [run for run in comparison.runs if run is not base]
-        made["baseline"] = base.name
-        made["mean_improvement"] = {run.name: comparison.mean_improvement(run, "all") for run in others}
-        made["beyond_chance"] = {
-            run.name: [name for name in comparison.metrics if comparison.beyond_chance(run.name, "all", name)]
-            for run in others
-        }
-    return made
-
-
-def headline(run: Run) -> str:
+def headline(comparison: Comparison) -> str:
     """What all runs were evaluated on."""
+    run = comparison.runs[0]
     said = f"{run.data_name()}, {run.about['split']}, {run.about['task']}"
     warm, exclude = run.about.get("warm"), run.about.get("exclude")
     return said + (f", warm: {warm}" if warm else "") + (f", excluded: {exclude}" if exclude else "")
 
 
-def _tested(comparison: Comparison, name: str, group: str, metric: str) -> dict[str, Any] | None:
-    """What the test against the baseline found for a run, or for the mean of some seeds."""
-    difference = comparison.differences.get((name, group, metric))
-    if difference is None:
-        return None
-    return {**asdict(difference), "beyond_chance": comparison.beyond_chance(name, group, metric)}
-
-
-def _figures(comparison: Comparison, run: Run, group: str, metric: str) -> dict[str, Any]:
-    measure = run.measures[group, metric]
-    return {
-        "run": run.name,
-        "group": group,
-        "metric": metric,
-        "value": measure.value,
-        "low": measure.low,
-        "high": measure.high,
-        "spread": measure.spread,
-        "users": measure.users,
-        "rows": measure.rows,
-        "skipped_users": measure.skipped_users,
-        "best": measure.value is not None and measure.value == comparison.best(group, metric),
-        "improvement": comparison.improvement(run, group, metric),
-        "difference": _tested(comparison, run.name, group, metric),
-    }
+def number(value: float) -> str:
+    """A metric's value with as many digits as mean something."""
+    return f"{value:.4f}" if abs(value) < 10 else f"{value:,.1f}"
 
 
 def _title(comparison: Comparison, group: str) -> str:
-    rows = {count for run in comparison.runs if (count := _rows(run, group)) is not None}
+    rows = {count for run in comparison.runs if (count := run.rows(group)) is not None}
     return f"{group} ({rows.pop():,} rows)" if len(rows) == 1 else group
 
 
-def _rows(run: Run, group: str) -> int | None:
-    counts = [measure.rows for (where, _), measure in run.measures.items() if where == group]
-    return max((count for count in counts if count is not None), default=None)
-
-
 def _cell(comparison: Comparison, run: Run, group: str, metric: str) -> Cell:
-    value = run.value(group, metric)
-    if value is None:
+    measure = run.measures.get((group, metric))
+    if measure is None or measure.value is None:
         return Cell("")
     mark = "*" if comparison.beyond_chance(run.name, group, metric) else ""
     improvement = _percent(comparison.improvement(run, group, metric))
-    text = _number(value) + mark + (f" ({improvement})" if improvement else "")
-    return Cell(text, best=value == comparison.best(group, metric))
+    text = number(measure.value) + mark + (f" ({improvement})" if improvement else "")
+    ends = None if measure.low is None or measure.high is None else (measure.low, measure.high)
+    return Cell(text, measure.value == comparison.best(group, metric), measure.value, ends)
 
 
-def _with_spread(comparison: Comparison, seeds: Seeds, group: str, metric: str) -> str:
+def _with_spread(comparison: Comparison, seeds: Seeds, group: str, metric: str) -> Cell:
     mean, spread = seeds.mean(group, metric), seeds.spread(group, metric)
+    if mean is None or spread is None:
+        return Cell("")
     mark = "*" if comparison.beyond_chance(seeds.label, group, metric) else ""
-    return "" if mean is None or spread is None else f"{_number(mean)}{mark} ± {_number(spread)}"
+    return Cell(f"{number(mean)}{mark} ± {number(spread)}", value=mean)
 
 
-def _number(value: float) -> str:
-    return f"{value:.4f}" if abs(value) < 10 else f"{value:,.1f}"
+def _foot(comparison: Comparison, group: str, metrics: Sequence[str]) -> list[Cell]:
+    values = [comparison.reachable.get((group, name)) for name in metrics]
+    if all(value is None for value in values):
+        return []
+    return [Cell(REACHABLE), *(Cell("") if value is None else Cell(number(value), value=value) for value in values)]
 
 
 def _percent(value: float | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -16,10 +15,11 @@ from rectool.evaluation.figures import label
 from rectool.evaluation.runs import Measure, Run
 from rectool.figures.drawing import Drawing
 from rectool.figures.settings import Measured
+from rectool.llm import document
 from rectool.llm.backbone import Backbone
 from rectool.llm.files import CONFIG, hushed
 from rectool.llm.mask_plan import MaskKind, MaskPlan
-from rectool.llm.origins import DOCUMENT, backbone_of, itself
+from rectool.llm.origins import backbone_of, itself
 from rectool.plots import DASHES, MARKERS, PALETTE, set_legend, set_title, shortened
 
 if TYPE_CHECKING:
@@ -238,7 +238,7 @@ def _model(run: Run) -> tuple[MaskPlan, Backbone]:
             f"plot sensitivity is of models that rectool tune-lora or train-proj made; leave out {run.artifact.path}, "
             f"{what}"
         )
-    said = json.loads(model.file(DOCUMENT).read_bytes())
+    said = document.read(model)
     mask = run.about.get("language_model", {}).get("mask", said["mask"])  # it may have been made stricter by eval
     is_whole = CONFIG in model.manifest.files
     return MaskPlan.parse(mask), itself(model) if is_whole else backbone_of(model, said["backbone"], None)

@@ -22,11 +22,10 @@ from rectool.figures import token_pairs, within_across
 from rectool.figures.attended import Attended
 from rectool.figures.drawing import Drawing
 from rectool.figures.settings import Asked, Many, Names
+from rectool.llm import document, soft_saved
 from rectool.llm import recommender as recommenders
-from rectool.llm import soft_saved
 from rectool.llm.backbone import Backbone
 from rectool.llm.files import Quantize
-from rectool.llm.origins import DOCUMENT
 from rectool.prompts import template
 from rectool.prompts.prompts import Prompts
 from rectool.prompts.settings import Prompting
@@ -170,7 +169,7 @@ def _is_tuned(model: Artifact | Backbone) -> bool:
 def _record(model: Artifact | Backbone) -> dict[str, Any]:
     """The prompts of a tuned model, as they were recorded."""
     assert isinstance(model, Artifact)
-    record: dict[str, Any] = json.loads(model.file(DOCUMENT).read_bytes())["prompt"]
+    record: dict[str, Any] = document.read(model)["prompt"]
     return record
 
 
