@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from rectool import console, launchers
 from rectool.errors import RectoolError, Stopped
 
 if TYPE_CHECKING:
@@ -27,12 +28,10 @@ MEETING = timedelta(minutes=10)
 """How long a process waits for the others to come."""
 PATIENCE = timedelta(minutes=30)
 """How long it waits for them in a common step before it takes them for dead."""
-
-
 GRACE = timedelta(seconds=5)
 """How long a process that ends waits to hear from the others."""
 PAUSE_SECONDS = 0.05
-END, LEFT = "end", "left"
+END, LEFT, FAILED = "end", "left", "failed"
 
 
 class Ended(Exception):
@@ -53,12 +52,12 @@ _shared = _Shared()
 
 def rank() -> int:
     """This process's number, 0 for the main one."""
-    return _number("RANK", 0) if world_size() > 1 else 0
+    return launchers.number("RANK", 0) if world_size() > 1 else 0
 
 
 def world_size() -> int:
     """How many processes there are."""
-    return _number("WORLD_SIZE", 1)
+    return launchers.number("WORLD_SIZE", 1)
 
 
 def is_main() -> bool:
@@ -74,30 +73,58 @@ def start() -> None:
     if world_size() == 1 or _shared.store is not None:
         return
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # the end of a process is told in one line, not in its stacks
+    from concurrent.futures import ThreadPoolExecutor
+
     import torch
-    from torch import distributed
     from torch.distributed import PrefixStore  # type: ignore[attr-defined]
-    from torch.distributed.rendezvous import rendezvous
 
     gpu = torch.cuda.is_available()
     if gpu:
-        torch.cuda.set_device(_number("LOCAL_RANK", rank()) % torch.cuda.device_count())
+        torch.cuda.set_device(launchers.number("LOCAL_RANK", rank()) % torch.cuda.device_count())
+    else:
+        _share_cores()
     try:
-        store, _, _ = next(rendezvous("env://", timeout=MEETING))
-        store.set_timeout(PATIENCE)
-        distributed.init_process_group(
-            "cpu:gloo,cuda:nccl" if gpu else "gloo",
-            store=PrefixStore("group", store),
-            rank=rank(),
-            world_size=world_size(),
-            timeout=PATIENCE,
-        )
+        # Torch heeds no signal while it waits for the others: it waits in a thread, and this one heeds them.
+        store = ThreadPoolExecutor(1).submit(_meet, gpu).result()
     except (RuntimeError, ValueError) as problem:
         raise RectoolError(
             f"process {rank()} of {world_size()} did not meet the others: {problem}; "
             "start them with accelerate launch -m rectool, or torchrun"
         ) from problem
     _shared.store = PrefixStore("rectool", store)
+
+
+def _meet(gpu: bool) -> Store:
+    """Wait for the others, and form a group with them; the store at which they met."""
+    from torch import distributed
+    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+    from torch.distributed.rendezvous import rendezvous
+
+    met: tuple[Store, int, int] = next(rendezvous("env://", timeout=MEETING))
+    store = met[0]
+    store.set_timeout(PATIENCE)
+    distributed.init_process_group(
+        "cpu:gloo,cuda:nccl" if gpu else "gloo",
+        store=PrefixStore("group", store),
+        rank=rank(),
+        world_size=world_size(),
+        timeout=PATIENCE,
+    )
+    return store
+
+
+def _share_cores() -> None:
+    """Compute with as many threads as the launcher says, or with this process's share of the cores."""
+    import torch
+
+    told, share = launchers.threads_told(), launchers.cores_each()
+    if told is None:
+        torch.set_num_threads(share)
+    elif told < share and is_main():
+        console.say(
+            f"each process computes with OMP_NUM_THREADS={told} thread{'s' * (told > 1)}, where there are cores for "
+            f"{share}: set OMP_NUM_THREADS={share} before the launcher to use them"
+        )
 
 
 def together(work: Callable[[], None], *, everywhere: bool) -> None:
@@ -107,6 +134,8 @@ def together(work: Callable[[], None], *, everywhere: bool) -> None:
         SystemExit: in the other processes, with the exit code of the main one.
     """
     if world_size() == 1:
+        if everywhere and launchers.left_alone():
+            console.say(launchers.ALONE)
         work()
         return
     start()
@@ -185,9 +214,10 @@ def all_gather_rows(tensor: torch.Tensor, counts: Sequence[int]) -> torch.Tensor
     import torch
     from torch import distributed
 
-    padded = tensor.new_zeros((max(counts), *tensor.shape[1:]))
-    padded[: len(tensor)] = tensor
-    parts = [torch.empty_like(padded) for _ in counts]
+    with torch.inference_mode(False):  # older versions of torch do not write to what is made in it
+        padded = tensor.new_zeros((max(counts), *tensor.shape[1:]))
+        padded[: len(tensor)] = tensor
+        parts = [torch.empty_like(padded) for _ in counts]
     with _others():
         distributed.all_gather(parts, padded)
     return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
@@ -254,9 +284,12 @@ def _follow(work: Callable[[], None]) -> NoReturn:
         code = int(_await(END))
     except Ended as end:
         code = end.code
-    except BaseException:
+    except BaseException as problem:
         code = _failed_within(GRACE)
         if code == 0:  # the trouble is this process's own
+            if not isinstance(problem, SystemExit):  # it will be told here
+                with suppress(RuntimeError):
+                    store.set(FAILED, str(getattr(problem, "exit_code", 1)))
             raise
     finally:
         with suppress(RuntimeError):
@@ -296,16 +329,30 @@ def _failed_within(patience: timedelta) -> int:
 
 @contextmanager
 def _others() -> Iterator[None]:
-    """Raises RectoolError where another process has gone."""
+    """What others take part in.
+
+    Raises:
+        SystemExit: another process has failed and said why; with its exit code.
+        RectoolError: it has gone without a word.
+    """
     try:
         yield
     except RuntimeError as problem:
-        if re.search(r"\bpeer\b|remote process|timed out|timeout", str(problem), re.IGNORECASE):
-            raise RectoolError("another process of this run has ended; what it said tells more") from problem
-        raise
+        if not re.search(r"\bpeer\b|remote process|timed out|timeout", str(problem), re.IGNORECASE):
+            raise
+        code = _told_by_another()
+        if code is not None:
+            raise SystemExit(code) from problem
+        raise RectoolError(
+            "another process of this run has ended without a word: it was killed, or its machine ran out of memory"
+        ) from problem
 
 
-def _number(name: str, default: int) -> int:
-    """What the launcher says, if it does; `start` finds out what is missing."""
-    value = os.environ.get(name, "")
-    return int(value) if value.isdigit() else default
+def _told_by_another() -> int | None:
+    """The exit code of a process that has failed by itself and said why."""
+    store = _shared.store
+    assert store is not None
+    with suppress(RuntimeError):
+        if store.check([FAILED]):
+            return int(store.get(FAILED))
+    return None

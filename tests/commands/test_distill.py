@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -189,21 +186,6 @@ def test_batches_pieces_and_stops_change_nothing(
     assert f"going on from row {step} of 60" in done.stderr
     assert table(out).tobytes() == table(pieces).tobytes()
     assert rectool(*words, "--out", out, "--update", "--json").json["skipped"] is True
-
-
-def test_two_processes_find_what_one_does(
-    rectool: Command, data: Path, tiny_llm: Callable[..., Path], tmp_path: Path
-) -> None:
-    both, alone = tmp_path / "both", tmp_path / "alone"
-    words = ("distill", data, "--llm", tiny_llm("llama"))
-    assert rectool(*words, "--out", alone).code == 0
-    launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m", "rectool")
-    command = [sys.executable, "-m", *map(str, (*launcher, *words, "--out", both))]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, env=environment)
-    assert done.returncode == 0, done.stderr
-    np.testing.assert_allclose(table(both), table(alone), atol=1e-5)
-    assert open_artifact(both, "semantic", verify=True).manifest.run["world_size"] == 2
 
 
 def test_collaborative_models_start_from_it(

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -215,22 +212,6 @@ def test_a_stopped_evaluation_goes_on(
     assert f"going on from row {step} of" in done.stderr
     for name in ("predictions.parquet", "metrics.json"):
         assert (out / name).read_bytes() == (whole / name).read_bytes()
-
-
-def test_two_processes_find_what_one_does(rectool: Command, data: Path, tuned: Any, tmp_path: Path) -> None:
-    both, alone = tmp_path / "both", tmp_path / "alone"
-    words = ("eval", data, tuned(), "--threshold", "valid", "--draws", 20)
-    assert rectool(*words, "--out", alone).code == 0
-    launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m", "rectool")
-    command = [sys.executable, "-m", *map(str, (*launcher, *words, "--out", both))]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, env=environment)
-    assert done.returncode == 0, done.stderr
-    mine, theirs = predictions(both), predictions(alone)
-    for name in ("row", "user", "item", "label"):
-        assert mine[name].tolist() == theirs[name].tolist()
-    np.testing.assert_allclose(mine["score"], theirs["score"], atol=1e-5)
-    assert report(both)["threshold"] == pytest.approx(report(alone)["threshold"], abs=1e-5)
 
 
 def test_another_data_set_is_told(rectool: Command, tuned: Any, tmp_path: Path) -> None:

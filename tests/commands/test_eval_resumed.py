@@ -1,11 +1,8 @@
-"""`rectool eval` that is stopped and goes on, and that several processes share."""
+"""`rectool eval` that is stopped and goes on."""
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -119,26 +116,3 @@ def test_out_of_time_again_and_again(
     assert len(codes) == 1 + sum(-(-count // 20) for count in rows)
     assert codes[-1] == 0
     assert files(out) == files(whole)
-
-
-@pytest.mark.parametrize("name", ["sasrec", "ncf"])
-def test_two_processes_find_what_one_does(rectool: Command, data: Path, model: Any, tmp_path: Path, name: str) -> None:
-    both, alone = tmp_path / "both", tmp_path / "alone"
-    words = ("eval", data, model(name), "--draws", 20, *(("--topk",) if name == "ncf" else ()))
-    assert rectool(*words, "--out", alone).code == 0
-    launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m", "rectool")
-    command = [sys.executable, "-m", *map(str, (*launcher, *words, "--out", both))]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, env=environment)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count(f"{name}, ") == 1, "the main process alone shows what was found"
-    made = open_artifact(both, "result", verify=True).manifest
-    assert made.run["world_size"] == 2
-    for table in ("predictions.parquet", *(("topk.parquet",) if name == "ncf" else ())):
-        mine, theirs = (pq.read_table(out / table).to_pydict() for out in (both, alone))
-        assert mine.keys() == theirs.keys()
-        for column in mine:
-            if column == "score":
-                assert mine[column] == pytest.approx(theirs[column], rel=1e-5, abs=1e-6)
-            elif column != "probability":
-                assert mine[column] == theirs[column]

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -312,34 +309,6 @@ def test_a_new_projector_in_a_hybrid_that_goes_on(project: Command, tmp_path: Pa
     assert project("--init-from", first, *flags, out=second).code == 0
     said = json.loads((second / "model.json").read_text())["soft"]["projector"]
     assert (said["inputs"], said["hidden"], said["activation"], said["from"]) == (8, 24, "gelu", None)
-
-
-def test_two_processes_equal_one_with_the_doubled_batch(
-    data: Path, project: Command, parents: dict[str, Path], tmp_path: Path
-) -> None:
-    alone, both = tmp_path / "alone", tmp_path / "both"
-    flags = ("--train", "projector,cf,semantic", "--tokens", "user,item,warm", "--unknown", "mean")
-    sources = ("--adapter", parents["lora"], "--aligned", parents["aligned"])
-    done = project(*sources, *flags, "--batch-size", 16, out=alone)
-    assert done.code == 0, done.stderr
-    launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m", "rectool", "train-proj")
-    words = (*launcher, data, *SHORT.split(), *sources, *flags, "--batch-size", 8, "--out", both)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    launched = subprocess.run(
-        [sys.executable, "-m", *map(str, words)],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-        env=environment,
-    )
-    assert launched.returncode == 0, launched.stderr
-    assert losses(both) == pytest.approx(losses(alone), rel=1e-4)
-    for name in ("projector", "cf", "semantic", "warm"):
-        found, expected = (load_file(folder / f"{name}.safetensors") for folder in (both, alone))
-        torch.testing.assert_close(found, expected, rtol=1e-2, atol=2e-4)
-    dataset = Dataset(open_artifact(data))
-    np.testing.assert_allclose(scores(both, dataset), scores(alone, dataset), atol=1e-3)
 
 
 def test_biases_are_told_and_inherited(data: Path, project: Command, tmp_path: Path) -> None:
