@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ HEAVY = {
 }
 
 
+@cache
 def commands() -> dict[str, Any]:
     """Every command by its words."""
     found: dict[str, Any] = {}
@@ -54,6 +56,20 @@ def test_without_arguments_each_level_shows_its_help(rectool: Any) -> None:
         outcome = rectool(*words)
         assert "Usage: rectool" in outcome.stdout + outcome.stderr, words
         assert outcome.code == 2
+
+
+def test_the_help_shows_a_way_in(rectool: Any) -> None:
+    """Commands stand in the order of the data's way, and the first lines to type can be typed."""
+    shown = rectool("--help").stdout
+    titles = list(dict.fromkeys(cli.PANELS.values()))
+    assert [title for title in re.findall(r"─ ([^─]+) ─", shown) if title != "Options"] == titles
+    assert re.findall(r"^│ ([a-z][a-z-]*) ", shown, re.MULTILINE) == list(cli.PANELS)
+    assert {words.split()[1] for words in commands()} == cli.PANELS.keys()
+    first = [line.strip() for line in cli.FIRST_STEPS.splitlines() if line.strip().startswith("rectool ")]
+    assert [line.split()[1] for line in first] == ["prep", "train-cf", "eval", "inspect"]
+    for line in first:
+        assert line in shown
+        assert_parses(line)
 
 
 def test_every_command_has_examples_that_parse() -> None:
@@ -108,10 +124,10 @@ def assert_parses(line: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["prpe"], "No such command 'prpe'. Did you mean 'prep'?"),
+        (["prpe"], "rectool has no command prpe; did you mean rectool prep?"),
         (["prep", "movielens", "--varant", "1m", "--out", "x"], "--variant"),
-        (["prep", "movielens", "--variant", "3m", "--out", "x"], "'3m' is not one of"),
-        (["prep", "movielens", "--variant", "1m"], "Missing option '--out'"),
+        (["prep", "movielens", "--variant", "3m", "--out", "x"], "--variant 3m is none of 100k, 1m"),
+        (["prep", "movielens", "--variant", "1m"], "--out DIR is missing"),
         (["prep", "synthetic", "--out", "x", "--users", "many"], "--users"),
         (["prep", "synthetic", "--out", "x", "--parent", "y"], "ROLE=PATH"),
         (["prep", "synthetic", "--out", "x", "extra"], "extra"),
@@ -164,6 +180,17 @@ def test_completion_knows_commands(shell: str) -> None:
     assert "movielens" in done.stdout
 
 
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion_can_be_installed(shell: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "HOME": str(tmp_path), "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    words = [sys.executable, "-c", "from rectool.cli import main; main()"]
+    shown = subprocess.run([*words, "--show-completion", shell], capture_output=True, text=True, env=environment)
+    assert "_RECTOOL_COMPLETE=complete_" + shell in shown.stdout
+    done = subprocess.run([*words, "--install-completion", shell], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / f".{shell}rc").exists()
+
+
 def test_no_colour_codes_under_no_color(tmp_path: Path) -> None:
     environment = {**os.environ, "NO_COLOR": "1", "FORCE_COLOR": "", "TERM": "xterm-256color"}
     command = [sys.executable, "-m", "rectool", "prep", "synthetic", "--users", "30", "--items", "60", "--out", "x"]
@@ -175,7 +202,8 @@ def test_no_colour_codes_under_no_color(tmp_path: Path) -> None:
 def test_imports_go_one_way() -> None:
     order = [
         *("cli", "commands", "figures", "training", "evaluation", "llm", "prompts", "models", "data", "artifacts"),
-        *("devices", "plots", "processes", "console", "stopping", "caches", "settings", "errors"),
+        *("devices", "plots", "processes", "launchers", "console", "following", "stopping", "caches"),
+        *("settings", "errors"),
     ]
     for path in (ROOT / "src/rectool").rglob("*.py"):
         layer = path.relative_to(ROOT / "src/rectool").parts[0].removesuffix(".py")

@@ -1,4 +1,4 @@
-"""What a device has left."""
+"""Which device is meant, and what it has left."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from rectool.devices import free_memory
+from rectool.devices import device_named, free_memory
+from rectool.errors import RectoolError
 
 CPU = torch.device("cpu")
 MEMINFO, LIMIT = "/proc/meminfo", "/sys/fs/cgroup/memory.max"
@@ -52,3 +53,19 @@ def test_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 300)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 100)
     assert free_memory(torch.device("cuda:0")) == 1200
+
+
+def test_each_process_needs_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setattr(torch, "empty", lambda *_, **__: None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(
+        RectoolError, match="--device cuda:0: 2 processes on this machine, but 1 GPU, of which each needs"
+    ):
+        device_named("cuda:0")
+    chosen: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    assert device_named("cuda:1") == torch.device("cuda:1")
+    assert chosen == [torch.device("cuda:1")]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
-from typer.core import TyperGroup
 
 from rectool import __version__, console, processes
 from rectool.commands import (
@@ -26,40 +26,57 @@ from rectool.commands import (
     tune_lora,
 )
 from rectool.commands import eval as evaluation
+from rectool.commands.usage import Group, explain
 from rectool.errors import RectoolError, Stopped
 
-OURS, MISTAKE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
+OURS, MISTAKE, INTERRUPTED, CLOSED, TERMINATED = 1, 2, 130, 141, 143
+NO_MEMORY = re.compile("not enough memory|can't allocate memory|out of memory", re.IGNORECASE)
 
 
-class PipelineOrder(TyperGroup):
-    """Lists commands in the order in which data passes them."""
+PANELS = {
+    "prep": "1. Data",
+    "train-cf": "2. Models",
+    "tune-lora": "2. Models",
+    "distill": "2. Models",
+    "align": "2. Models",
+    "train-proj": "2. Models",
+    "eval": "3. Results",
+    "recommend": "3. Results",
+    "compare": "3. Results",
+    "plot": "3. Results",
+    "inspect": "Any artifact",
+    "adopt": "Any artifact",
+}
+"""The commands in the order in which data passes them, each with its part of the way."""
 
-    order = (
-        "prep",
-        "train-cf",
-        "tune-lora",
-        "distill",
-        "align",
-        "train-proj",
-        "eval",
-        "recommend",
-        "compare",
-        "plot",
-        "inspect",
-        "adopt",
-    )
+FIRST_STEPS = """\
+First steps, offline, in about a minute:
+
+  rectool prep synthetic --out data/synthetic
+
+  rectool train-cf data/synthetic --model mf --out runs/mf
+
+  rectool eval data/synthetic runs/mf --out runs/mf-test
+
+  rectool inspect runs/mf-test
+
+Each line needs what the lines before it made. COMMAND --help ends with examples of its own."""
+
+
+class Pipeline(Group):
+    """Lists commands in the order in which data passes them, under the part of the way that each belongs to."""
 
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
-        return sorted(self.commands, key=self.order.index)
+        return list(PANELS)
 
 
 app = typer.Typer(
     name="rectool",
-    cls=PipelineOrder,
+    cls=Pipeline,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Start with: rectool prep synthetic --out data/synthetic",
+    epilog=FIRST_STEPS,
 )
 prep_backbone.register(prep.app)
 app.add_typer(prep.app, name="prep")
@@ -74,11 +91,13 @@ compare.register(app)
 app.add_typer(plot.app, name="plot")
 inspect.register(app)
 adopt.register(app)
+for registered in [*app.registered_commands, *app.registered_groups]:
+    registered.rich_help_panel = PANELS[str(registered.name)]  # type: ignore[attr-defined]
 
 
 def _show_version(value: bool) -> None:
     if value:
-        sys.stdout.write(f"rectool {__version__}\n")
+        console.answer(f"rectool {__version__}\n")
         raise typer.Exit
 
 
@@ -95,6 +114,7 @@ def rectool(
 def main() -> NoReturn:
     """Run the command line and exit: 0 done, 1 our fault, 2 the user's mistake, 75 stopped, 130 interrupted."""
     signal.signal(signal.SIGTERM, _terminate)
+    console.tolerate()
     debug = "--debug" in sys.argv
     try:
         _refuse_undecodable(sys.argv)
@@ -109,10 +129,14 @@ def main() -> NoReturn:
     except (KeyboardInterrupt, typer.Abort):
         _complain("interrupted; nothing was written")
         code = INTERRUPTED
+    except BrokenPipeError:
+        console.hang_up()
+        code = CLOSED
     except OSError as problem:
         if debug:
             raise
-        _complain(" ".join(str(problem).split()))
+        where = f"{problem.filename}: " if problem.filename is not None else ""
+        _complain(f"{where}{problem.strerror or problem}")
         code = MISTAKE
     except SystemExit as end:
         code = end.code
@@ -133,13 +157,16 @@ def _refuse_undecodable(arguments: list[str]) -> None:
 
 def _explain(problem: Exception) -> int:
     """One line for a mistake on the command line, or for a fault of ours."""
-    context = getattr(problem, "ctx", None)
-    format_message = getattr(problem, "format_message", None)
-    if format_message is not None:  # how Typer reports what was typed
-        message = " ".join(format_message().split()).rstrip(".").replace("Value error, ", "")
+    if hasattr(problem, "format_message"):  # how Typer reports what was typed
+        message = explain(problem)
         if message:  # nothing was asked for: the help that was shown is the answer
-            where = f"; see {context.command_path} --help" if context is not None else ""
-            _complain(message + where)
+            _complain(message)
+        return MISTAKE
+    if isinstance(problem, MemoryError) or NO_MEMORY.search(str(problem)):
+        _complain(
+            f"there is too little memory ({' '.join(str(problem).split())[:200] or type(problem).__name__}); "
+            "make it smaller (--batch-size, --embedding-size, a smaller model); --dry-run estimates what is needed"
+        )
         return MISTAKE
     _complain(f"{type(problem).__name__}: {' '.join(str(problem).split())} (a fault of rectool; --debug tells more)")
     return OURS

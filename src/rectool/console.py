@@ -5,25 +5,31 @@ Rich is imported only when something is shown in it. Colours follow `NO_COLOR` a
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
+
+from rectool import following
+from rectool.following import Counted, Progress
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.live import Live
 
 
 @dataclass
 class _Mode:
     quiet: bool = False
     json: bool = False
-    live: Progress | None = None
-    """The bar that is on the terminal: lines go above it."""
+    live: Live | None = None
+    """The line that is drawn anew on the terminal: others go above it."""
 
 
 _mode = _Mode()
@@ -39,28 +45,34 @@ def say(message: str) -> None:
     """One line for people, on stderr."""
     if _mode.quiet:
         return
+    message = printable(message)
     if _mode.live is not None:
         _mode.live.console.print(message, markup=False, emoji=False, highlight=False, soft_wrap=True)
         return
-    sys.stderr.write(message + "\n")
-    sys.stderr.flush()
+    _write(sys.stderr, message + "\n")
 
 
 def error(message: str) -> None:
     """One line on stderr, whatever the mode."""
-    sys.stderr.write(f"error: {message}\n")
+    sys.stderr.write(f"error: {printable(message)}\n")
     sys.stderr.flush()
 
 
 def result(value: Mapping[str, Any]) -> None:
     """The one JSON object of `--json`; nothing otherwise."""
     if _mode.json:
-        sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
-        sys.stdout.flush()
+        answer(json.dumps(value, ensure_ascii=False) + "\n")
+
+
+def answer(text: str) -> None:
+    """What was asked for, on stdout, whatever the mode."""
+    _write(sys.stdout, text)
 
 
 def show(renderable: Any) -> None:
     """A Rich renderable or a string: the command's answer to people, on stdout (stderr with `--json`)."""
+    if isinstance(renderable, str):
+        renderable = "\n".join(map(printable, renderable.split("\n")))
     if not _mode.quiet:
         _console(stderr=_mode.json).print(
             renderable, markup=False, emoji=False, highlight=False, soft_wrap=isinstance(renderable, str)
@@ -72,11 +84,11 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     from rich.table import Table
     from rich.text import Text
 
-    grid = Table(title=Text(title), title_justify="left", title_style="bold", show_header=any(columns))
+    grid = Table(title=Text(printable(title)), title_justify="left", title_style="bold", show_header=any(columns))
     for index, column in enumerate(columns):
-        grid.add_column(Text(column), justify="left" if index == 0 else "right", overflow="fold")
+        grid.add_column(Text(printable(column)), justify="left" if index == 0 else "right", overflow="fold")
     for row in rows:
-        grid.add_row(*(Text(cell) for cell in row))
+        grid.add_row(*(Text("\n".join(map(printable, cell.split("\n")))) for cell in row))
     show(grid)
 
 
@@ -87,19 +99,16 @@ def printable(text: str) -> str:
 
 @contextmanager
 def step(doing: str, *, fraction: Callable[[], float | None] | None = None) -> Iterator[Step]:
-    """Time one step of work: a live line on a terminal, one plain line with the rate when done.
+    """Time one step of work, and say how much it did and how fast when it is done.
 
     Args:
         doing: what is done, such as "sorting".
-        fraction: asked a few times a second for how much is done, 0 to 1, or None where unknown.
+        fraction: asked now and then for how much is done, 0 to 1, or None where unknown.
     """
     measured = Step()
     started = time.perf_counter()
-    if _mode.quiet or not sys.stderr.isatty():
+    with _followed(Progress(doing, fraction or (lambda: None))):
         yield measured
-    else:
-        with _live(doing, fraction):
-            yield measured
     seconds = time.perf_counter() - started
     rate = ""
     if measured.amount is not None:
@@ -120,87 +129,89 @@ class Step:
 @contextmanager
 def transfer(doing: str, total: int | None, done: int = 0) -> Iterator[Callable[[int], None]]:
     """Progress of bytes with rate and time left; yields a function to call with each chunk's size."""
-    started = time.perf_counter()
-    received = done
-
-    def count(size: int) -> None:
-        nonlocal received
-        received += size
-
-    if _mode.quiet or not sys.stderr.isatty():
-        yield count
-    else:
-        from rich import progress
-
-        columns = (
-            progress.TextColumn("{task.description}", markup=False),
-            progress.BarColumn(),
-            progress.DownloadColumn(),
-            progress.TransferSpeedColumn(),
-            progress.TimeRemainingColumn(),
-        )
-        with progress.Progress(*columns, console=_console(stderr=True), transient=True) as bar:
-            task = bar.add_task(doing, total=total, completed=done)
-
-            def advance(size: int) -> None:
-                count(size)
-                bar.advance(task, size)
-
-            yield advance
-    seconds = max(time.perf_counter() - started, 1e-9)
-    say(f"{doing}: {received / 1e6:,.1f} MB ({(received - done) / 1e6 / seconds:,.1f} MB/s), {seconds:.1f} s")
+    counted = Counted(doing, total / 1e6 if total else None, done / 1e6, "MB", digits=1)
+    with _followed(counted):
+        yield lambda size: counted.count(size / 1e6)
+    here, seconds = counted.now - counted.before, max(time.perf_counter() - counted.started, 1e-9)
+    say(f"{doing}: {counted.now:,.1f} MB ({here / seconds:,.1f} MB/s), {seconds:.1f} s")
 
 
 @contextmanager
-def progress(doing: str, total: int, done: int = 0, unit: str = "steps") -> Iterator[Callable[[int], None]]:
-    """A bar with rate and time left on a terminal, nothing elsewhere; yields a function to call with what was done."""
-    if _mode.quiet or not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich import progress
+def progress(
+    doing: str, total: int, done: int = 0, unit: str = "steps", left: Callable[[], float | None] | None = None
+) -> Iterator[Callable[[int], None]]:
+    """Progress of something counted, with rate and time left; yields a function to call with what was done.
 
-    class Rate(progress.ProgressColumn):
-        def render(self, task: progress.Task) -> str:
-            return "" if task.speed is None else f"{task.speed:,.1f} {unit}/s"
+    Args:
+        left: asked for the seconds that are left; where it is absent or says None, the rate tells.
+    """
+    counted = Counted(doing, total, done, unit, left=left)
+    with _followed(counted):
+        yield counted.count
 
-    columns = (
-        progress.TextColumn("{task.description}", markup=False),
-        progress.BarColumn(),
-        progress.MofNCompleteColumn(),
-        Rate(),
-        progress.TimeRemainingColumn(),
-    )
-    with progress.Progress(*columns, console=_console(stderr=True), transient=True) as bar:
-        task = bar.add_task(doing, total=total, completed=done)
-        _mode.live = bar
-        try:
-            yield lambda count: bar.advance(task, count)
+
+@contextmanager
+def _followed(shown: Progress) -> Iterator[None]:
+    """Show it: a live line on a terminal, elsewhere a plain line now and then, as `following.pause` says."""
+    if _mode.quiet or _mode.live is not None:
+        yield
+    elif following.can_redraw(sys.stderr):
+        from rich.live import Live
+
+        console = _console(stderr=True)
+        live = Live(
+            console=console,
+            get_renderable=lambda: shown.text(console.width - 1, plain=console.options.ascii_only),
+            refresh_per_second=following.REDRAWS_PER_SECOND,
+            transient=True,
+        )
+        try:  # rather than `with`: an interrupt may come while it starts
+            live.start(refresh=True)
+            _mode.live = live
+            yield
         finally:
             _mode.live = None
+            live.stop()
+    else:
+        with following.lines(lambda: say(shown.line())):
+            yield
 
 
-@contextmanager
-def _live(doing: str, fraction: Callable[[], float | None] | None) -> Iterator[None]:
-    from rich import progress
+def _write(stream: TextIO, text: str) -> None:
+    """Write at once. What nobody reads any more must not end hours of work: a closed pipe, a terminal that is gone."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError as problem:
+        if stream is sys.stdout and problem.errno not in (errno.EPIPE, errno.EIO):
+            raise
+        _hang_up(stream)
 
-    class Fraction(progress.ProgressColumn):
-        def render(self, task: progress.Task) -> str:
-            done = fraction() if fraction else None
-            return "" if done is None else f"{done:4.0%}"
 
-    columns = (
-        progress.SpinnerColumn(),
-        progress.TextColumn("{task.description}", markup=False),
-        Fraction(),
-        progress.TimeElapsedColumn(),
-    )
-    bar: Progress
-    with progress.Progress(*columns, console=_console(stderr=True), transient=True) as bar:
-        bar.add_task(doing, total=None)
-        yield
+def tolerate() -> None:
+    """Let titles in any script be shown where stdout knows less of them."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def hang_up() -> None:
+    """Let what is still written to stdout go nowhere: its reader has gone."""
+    _hang_up(sys.stdout)
+
+
+def _hang_up(stream: TextIO) -> None:
+    """Let what is still written to a stream go nowhere."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def _console(*, stderr: bool) -> Console:
     from rich.console import Console
 
-    return Console(stderr=stderr)
+    class Patient(Console):
+        def on_broken_pipe(self) -> None:
+            _hang_up(sys.stderr if stderr else sys.stdout)
+
+    return Patient(stderr=stderr)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from rectool import processes
+from rectool import launchers, processes
 from rectool.errors import RectoolError
 
 
@@ -17,18 +17,26 @@ def device_named(name: str) -> torch.device:
     """What `--device` stands for; of several processes each takes the GPU of its rank on its machine.
 
     Raises:
-        RectoolError: there is no such device.
+        RectoolError: there is no such device, or there are fewer GPUs than processes.
     """
     if name == "auto":
         name = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise RectoolError(f"--device {name}: rectool computes on cpu and cuda (of several GPUs cuda:1); auto chooses")
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as problem:
-        raise RectoolError(f"--device {name} is not there: {str(problem).splitlines()[0]}") from None
-    if device.type not in ("cpu", "cuda"):
-        raise RectoolError(f"--device {name}: rectool computes on cpu and cuda")
+        raise RectoolError(
+            f"--device {name} is not there: {str(problem).splitlines()[0]}; --device auto takes what is"
+        ) from None
     if processes.world_size() > 1 and device.type == "cuda":
+        here, gpus = launchers.number("LOCAL_WORLD_SIZE", 1), torch.cuda.device_count()
+        if here > gpus:
+            raise RectoolError(
+                f"--device {name}: {here} processes on this machine, but {gpus} GPU{'s' * (gpus > 1)}, of which each "
+                "needs its own; start as many as there are GPUs, or choose --device cpu"
+            )
         torch.cuda.set_device(device)
     return device
 

@@ -22,6 +22,14 @@ class RectoolError(Exception):
         super().__init__(" ".join(message.split()))
 
 
+class WrongKind(RectoolError):
+    """An artifact of another kind than the one that is `needed`."""
+
+    def __init__(self, message: str, needed: str) -> None:
+        super().__init__(message)
+        self.needed = needed
+
+
 class Stopped(RectoolError):
     """Training that stopped before its end with a checkpoint, so that `--resume` continues it.
 

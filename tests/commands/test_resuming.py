@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from rectool import cli
-from rectool.artifacts import open_artifact
+from rectool.artifacts import folder, open_artifact
 from rectool.commands.options import Train
 from rectool.errors import RectoolError
 
@@ -199,6 +199,18 @@ def test_a_run_that_stopped_is_not_thrown_away_unasked(stopped: Path, fake: Comm
             "or choose another --out"
         )
     assert state(stopped) == before
+
+
+def test_a_run_that_still_goes_on_is_not_taken_for_one_that_stopped(stopped: Path, fake: Command, out: Path) -> None:
+    with folder.lock(out):
+        for flags in ([], ["--dry-run"], ["--resume"], ["--overwrite"], ["--update"]):
+            done = fake(*flags)
+            assert done.code == 2
+            assert (
+                done.error == f"{out} is being written by another process (pid {os.getpid()}); wait for it or stop it"
+            )
+    assert fake("--resume").code == 0
+    assert_made(out)
 
 
 def test_another_command_does_not_throw_it_away_either(stopped: Path, rectool: Command, state: Command) -> None:

@@ -183,12 +183,12 @@ def test_the_manifest_says_how_it_was_made(data: Path, train: Command, tmp_path:
         (["--model", "mf", "--epochs", 0], "--epochs 0 must be at least 1"),
         (["--model", "mf", "--seed", -1], "--seed must not be negative, but is -1"),
         (["--model", "mf", "--init-by", "pca"], "--init-by pca needs --init-items"),
-        (["--model", "mf", "--device", "abacus"], "--device abacus is not there"),
+        (["--model", "mf", "--device", "abacus"], "--device abacus: rectool computes on cpu and cuda"),
         (["--model", "mf", "--device", "meta"], "--device meta: rectool computes on cpu and cuda"),
         (["--model", "mf", "--device", "cpu", "--precision", "fp16"], "--precision fp16 needs a GPU"),
         (["--model", "mf", "--max-time", "soon"], "--max-time soon is not a time such as"),
         (["--model", "mf", "--resume"], "has no checkpoint to continue from; start it without --resume"),
-        (["--model", "mf", "--depth", 2], "No such option: --depth"),
+        (["--model", "mf", "--depth", 2], "rectool train-cf has no flag --depth"),
     ],
 )
 @pytest.mark.parametrize("dry", [False, True])

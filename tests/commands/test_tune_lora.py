@@ -395,7 +395,7 @@ def test_the_same_seed_gives_the_same_bytes(tune: Command, tmp_path: Path) -> No
         (["--seed", -1], "--seed must not be negative, but is -1"),
         (["--batch-tokens", 0], "--batch-tokens 0 must be at least 1"),
         (["--resume"], "has no checkpoint to continue from; start it without --resume"),
-        (["--depth", 2], "No such option: --depth"),
+        (["--depth", 2], "rectool tune-lora has no flag --depth"),
     ],
 )
 @pytest.mark.parametrize("dry", [False, True])

@@ -6,6 +6,8 @@ import dataclasses
 import inspect
 import tomllib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -13,7 +15,8 @@ import typer
 
 from rectool import processes
 from rectool.commands.options import Resumable
-from rectool.errors import RectoolError
+from rectool.commands.usage import meant
+from rectool.errors import RectoolError, WrongKind
 from rectool.settings import flag_name
 
 ON_THE_WAY = {
@@ -21,6 +24,8 @@ ON_THE_WAY = {
     *("max_time", "keep", "checkpoint_minutes"),
 }
 """Settings of how a command runs, not of what it makes: not part of the command that rebuilds it."""
+LARGEST = 1 << 20
+"""Bytes of a file of settings."""
 
 
 def command(
@@ -45,9 +50,13 @@ def command(
             arguments: dict[str, dict[str, Any]] = {parameter: {} for parameter in groups}
             for parameter, field in owners:
                 value = values[field.name]
-                arguments[parameter][field.name] = tuple(value) if isinstance(value, list) else value
+                arguments[parameter][field.name] = _from_home(value)
             settings = {parameter: kind(**arguments[parameter]) for parameter, kind in groups.items()}
-            processes.together(lambda: function(**settings), everywhere=resumable)
+            try:
+                processes.together(lambda: function(**settings), everywhere=resumable)
+            except WrongKind as problem:
+                places = [values[field.name] for _, field in owners if field.metadata["argument"]]
+                raise RectoolError(f"{problem}{_swapped(problem, places)}") from problem
 
         resumable = any(issubclass(kind, Resumable) for kind in groups.values())
         parameters = [_parameter(groups[parameter], field) for parameter, field in owners]
@@ -71,24 +80,28 @@ def from_file(context: typer.Context, path: Path | None) -> Path | None:
     """
     if path is None:
         return None
+    if path.exists() and (not path.is_file() or path.stat().st_size > LARGEST):
+        raise RectoolError(f"--settings {path} is not a file of settings")
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as problem:
         raise RectoolError(f"--settings {path} cannot be read: {problem.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+    except (ValueError, RecursionError) as problem:
         raise RectoolError(f"--settings {path} is not TOML: {problem}") from None
     known = {
         option.lstrip("-").replace("-", "_"): parameter
         for parameter in context.command.params
         for option in (*parameter.opts, parameter.name or "")
+        if parameter.name not in ("settings", "help")
     }
     chosen: dict[str, Any] = {}
     for key, value in values.items():
         parameter = known.get(key.replace("-", "_"))
-        if parameter is None or parameter.name in ("settings", "help"):
-            raise RectoolError(f"--settings {path}: {context.command_path} has no setting {key}; see --help")
         if isinstance(value, dict):
             raise RectoolError(f"--settings {path}: {key} is a table; write all settings at the top level")
+        if parameter is None:
+            near = meant(key, known) or f"; see {context.command_path} --help"
+            raise RectoolError(f"--settings {path}: {context.command_path} has no setting {key}{near}")
         chosen[str(parameter.name)] = value if isinstance(value, list | bool) else str(value)
     context.default_map = {**(context.default_map or {}), **chosen}
     return path
@@ -123,6 +136,10 @@ def _parameter(group: type[Any], field: dataclasses.Field[Any]) -> inspect.Param
     names = [flag_name(field.name)]
     if kind == bool | None:  # can be said to be off, too
         names = [f"{names[0]}/--no-{names[0].removeprefix('--')}"]
+    metavar = metadata["metavar"]
+    if metavar is None and kind in (bool, bool | None):
+        metavar = ""  # a flag that takes no value
+    number = next((number for number in (int, float) if kind in (number, number | None)), None)
     info: Any
     if metadata["argument"]:
         info = typer.Argument(help=metadata["help"], show_default=False)
@@ -130,7 +147,8 @@ def _parameter(group: type[Any], field: dataclasses.Field[Any]) -> inspect.Param
         info = typer.Option(
             *names,
             help=metadata["help"],
-            metavar=metadata["metavar"],
+            metavar=metavar,
+            parser=partial(_number, number) if number is not None else None,
             rich_help_panel=getattr(group, "panel", None),
             is_eager=field.name == "settings",
             callback=from_file if field.name == "settings" else None,
@@ -143,3 +161,34 @@ def _parameter(group: type[Any], field: dataclasses.Field[Any]) -> inspect.Param
     return inspect.Parameter(
         field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info]
     )
+
+
+def _from_home(value: Any) -> Any:
+    """A list as a tuple; `~/` as the home folder, which shells leave after `--out=` and settings files always do."""
+    if isinstance(value, list):
+        return tuple(_from_home(each) for each in value)
+    if isinstance(value, str | Path) and str(value).startswith("~/"):
+        return type(value)(Path(value).expanduser())
+    return value
+
+
+def _swapped(problem: WrongKind, places: Sequence[object]) -> str:
+    """A hint where what is needed was named, too, in the place of another."""
+    from rectool.artifacts import manifest
+
+    for path in places:
+        with suppress(RectoolError):
+            if isinstance(path, Path) and manifest.read(path).kind == problem.needed:
+                return f"; {path} is one: were the two swapped?"
+    return ""
+
+
+def _number(kind: type[int] | type[float], value: Any) -> int | float:
+    """The value of a flag that is a number. Raises what Typer tells of the flag if it is none."""
+    try:
+        if isinstance(value, bool):
+            raise ValueError
+        return kind(value)
+    except (TypeError, ValueError):
+        what = "whole number, such as 10" if kind is int else "number, such as 0.5"
+        raise typer.BadParameter(f"{value} is not a {what}") from None

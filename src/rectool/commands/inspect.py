@@ -135,7 +135,7 @@ def _show_prompt(inspection: Inspection, one_prompt: OnePrompt, elsewhere: Elsew
 
 
 def _show(artifact: Artifact, origin: Node, *, verified: bool) -> None:
-    from rectool.artifacts import lineage
+    from rectool.artifacts import documents, lineage, manifest
 
     made = artifact.manifest
     console.show(
@@ -147,7 +147,8 @@ def _show(artifact: Artifact, origin: Node, *, verified: bool) -> None:
     if made.kind == "dataset" and "splits" in made.metrics:
         from rectool.data import statistics
 
-        statistics.show(made.metrics)
+        with documents.understood(artifact.file(manifest.NAME), "rectool prep"):
+            statistics.show(made.metrics)
     settings = {**made.settings, "seed": made.seed}
     console.table("settings", ("", ""), [(name, str(value)) for name, value in settings.items() if value is not None])
     files = [(name, f"{record.bytes:,}", record.sha256[7:19]) for name, record in made.files.items()]
@@ -163,7 +164,7 @@ def _tree(node: Node, *, verify: bool) -> Tree:
     from rich.text import Text
     from rich.tree import Tree
 
-    tree = Tree(Text(_line(node, verify=verify)))
+    tree = Tree(Text(console.printable(_line(node, verify=verify))))
     for child in node.children:
         tree.add(_tree(child, verify=verify))
     return tree

@@ -93,6 +93,8 @@ def _check(
     settings = recorded(groups)
     folder.settle(out, is_whole, replace=resume or make.update)
     draft.refuse_foreign(out)
+    if not (make.overwrite or make.update):
+        folder.refuse_busy(out)  # else what it has done so far would look like a run that stopped
     if resume:
         unfinished.expect(out)
     elif not (make.overwrite or make.update):

@@ -11,6 +11,9 @@ from rectool import console, processes
 from rectool.errors import RectoolError
 from rectool.settings import setting
 
+SEEDS = 2**32
+"""What is below this is a seed to all libraries."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Talk:
@@ -71,6 +74,8 @@ class Work(Elsewhere):
         super().__post_init__()
         if self.seed < 0:
             raise RectoolError(f"--seed must not be negative, but is {self.seed}")
+        if self.seed >= SEEDS:
+            raise RectoolError(f"--seed {self.seed} must be below {SEEDS}")
         if self.overwrite and self.update:
             raise RectoolError("--overwrite and --update contradict each other; give one")
 

@@ -12,6 +12,7 @@ from rectool import console
 from rectool.commands.flags import command
 from rectool.commands.making import make_artifact
 from rectool.commands.options import Make, Talk
+from rectool.commands.usage import Group
 from rectool.data.settings import Filters, Preparation, Resources
 from rectool.data.sources.settings import AUTO, Amazon, AmazonPreparation, MovieLens, Synthetic, Table, TablePreparation
 from rectool.errors import RectoolError
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from rectool.data.engine import Engine
     from rectool.data.prepare import Loaded
 
-app = typer.Typer(no_args_is_help=True, help="Raw data -> a dataset artifact.")
+app = typer.Typer(cls=Group, no_args_is_help=True, help="Raw data -> a dataset artifact.")
 
 
 class Source(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,4 +189,5 @@ def at_least(group: Any, name: str, least: float) -> None:
     """Raises RectoolError if a setting, where it is given, is no number from `least` on."""
     value = getattr(group, name)
     if value is not None and not least <= value < float("inf"):
-        raise RectoolError(f"{flag_name(name)} {value} must be at least {least}")
+        finite = "" if math.isfinite(value) else "a number, "
+        raise RectoolError(f"{flag_name(name)} {value} must be {finite}at least {least}")
