@@ -122,7 +122,7 @@ def test_a_changed_parent_is_refused_with_both_digests(workshop: Any) -> None:
         open_artifact(child)
     text = str(problem.value)
     assert f"made from a dataset whose items is {before}, but {child / '../data'} has {after}" in text
-    assert f"make {child} again, or name the right one with --parent dataset=PATH" in text
+    assert f"name that one (--parent dataset=PATH where no place is given to it), or make {child} again" in text
 
 
 def test_a_parent_of_another_kind_is_refused(workshop: Any) -> None:
@@ -385,7 +385,7 @@ def test_a_damaged_document_is_refused(content: str, workshop: Any, rectool: Cal
     (sem / "config.json").write_text(content)
     done = rectool("adopt", sem, "--kind", "semantic", "--data", workshop.dataset("data"))
     assert done.code == 2
-    assert "config.json is not JSON" in done.error or "config.json must hold one JSON object" in done.error
+    assert "config.json is damaged: not JSON" in done.error or "config.json must hold one JSON object" in done.error
 
 
 # Taking in

@@ -24,7 +24,7 @@ from rectool.artifacts.artifact import is_whole
 from rectool.errors import RectoolError
 
 OLD, NEW = 1, 2
-KILL_POINTS = Path(__file__).with_name("kill_points.py")
+KILL_POINTS = Path(__file__).parents[1] / "reliability/kill_points.py"
 HOLD = """
 import sys
 from pathlib import Path
@@ -126,6 +126,26 @@ def test_a_lock_that_is_given_back_can_be_had_again(tmp_path: Path) -> None:
             with pytest.raises(folder.Busy), folder.lock(tmp_path / "x"):
                 pass
             assert (tmp_path / ".x.lock").read_text() == str(os.getpid())
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_went_wrong_is_told_though_the_lock_cannot_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with (
+        monkeypatch.context() as patched,
+        pytest.raises(RectoolError, match=r"^the first$"),
+        folder.lock(tmp_path / "x"),
+    ):
+        patched.setattr(os, "unlink", refuse)
+        raise RectoolError("the first")
+    assert os.listdir(tmp_path) == [".x.lock"]
+    folder.refuse_busy(tmp_path / "x")  # it is nobody's
+    with folder.lock(tmp_path / "x"), pytest.raises(folder.Busy, match=rf"\(pid {os.getpid()}\)"):
+        folder.refuse_busy(tmp_path / "x")
     assert os.listdir(tmp_path) == []
 
 

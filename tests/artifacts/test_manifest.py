@@ -266,7 +266,7 @@ def test_a_missing_file_is_named(bad: Callable[..., str], workshop: Any) -> None
 def test_a_file_that_is_a_folder_is_no_file(bad: Callable[..., str], workshop: Any) -> None:
     (workshop.root / "x/items.parquet").unlink()
     (workshop.root / "x/items.parquet").mkdir()
-    assert "items.parquet is missing" in bad()
+    assert "items.parquet is not a file" in bad()
 
 
 def test_a_link_out_of_the_artifact_is_refused(bad: Callable[..., str], workshop: Any) -> None:

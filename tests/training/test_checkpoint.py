@@ -102,7 +102,8 @@ import torch
 from rectool.training.checkpoint import Checkpoints
 
 sys.path.insert(0, {here!r})
-from kill_points import Breaking, in_child
+from breaking import Breaking
+from kill_points import in_child
 
 root, count = Path({root!r}), 0
 survived = False
@@ -127,7 +128,7 @@ def memory() -> Iterator[Path]:
 
 @pytest.mark.parametrize("step", [2, 3])
 def test_a_kill_at_any_call_leaves_a_good_one(step: int, memory: Path) -> None:
-    here = Path(__file__).parents[1] / "artifacts"
+    here = Path(__file__).parents[1] / "reliability"
     script = KILLED.format(here=str(here), root=str(memory), step=step)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
@@ -201,7 +202,7 @@ def test_what_is_no_checkpoint_is_left_alone(tmp_path: Path) -> None:
     [
         ("mkdir", errno.ENOSPC, "is full; free some space"),
         ("fsync", errno.EDQUOT, "is full; free some space"),
-        ("replace", errno.EIO, "Input/output error"),
+        ("replace", errno.EIO, "Input/output error; --resume goes on from the last checkpoint once it can be written"),
     ],
 )
 def test_what_the_disk_refuses_leaves_the_last_one(

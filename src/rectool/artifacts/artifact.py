@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rectool.artifacts import checking, digests, folder, kinds, manifest
 from rectool.artifacts.manifest import Manifest, Parent
-from rectool.errors import RectoolError
+from rectool.errors import RectoolError, WrongKind
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Artifact:
     below: tuple[Path, ...] = ()
 
     def file(self, name: str) -> Path:
-        return self.path / name
+        """Where a file of it stands. Raises RectoolError where that is no file, or leads out of the artifact."""
+        return checking.inside(self.path, name)
 
     def parent(self, role: str) -> Artifact:
         """Open a parent, found by its relative path or named by `--parent`.
@@ -88,9 +90,11 @@ class Artifact:
                 continue
             found = opened.manifest.digests.get(name, "absent")
             if found != digest:
+                before = os.path.normpath(self.path / parent.path)
                 raise RectoolError(
                     f"{self.path} was made from a {parent.role} whose {name} is {digest}, but {opened.path} has "
-                    f"{found}; make {self.path} again, or name the right one with --parent {parent.role}=PATH"
+                    f"{found}; the one it was made from stood at {before}: name that one (--parent {parent.role}=PATH "
+                    f"where no place is given to it), or make {self.path} again"
                 )
 
 
@@ -137,10 +141,13 @@ def open_artifact(
 
 def _open(path: Path, kind: str | None, elsewhere: Mapping[str, Path], below: tuple[Path, ...]) -> Artifact:
     if not path.exists():
+        if folder.partial_of(folder.real(path)).exists():
+            raise RectoolError(f"{path} is not finished; the command that makes it goes on with --resume or --update")
         made_by = f"; make one with: {kinds.named(kind).made_by}" if kind else ""
         raise RectoolError(f"{path} does not exist{made_by}")
     if not path.is_dir():
-        raise RectoolError(f"{path} is a file, but an artifact is a folder")
+        made_by = f"; rectool prep table {path} --out DIR makes a dataset of a table" if kind == "dataset" else ""
+        raise RectoolError(f"{path} is a file, but an artifact is a folder{made_by}")
     found = manifest.read(path)
     if found.kind not in kinds.KINDS:
         raise RectoolError(
@@ -149,9 +156,12 @@ def _open(path: Path, kind: str | None, elsewhere: Mapping[str, Path], below: tu
         )
     expected = kinds.named(found.kind)
     if kind is not None and found.kind != kind:
-        raise RectoolError(
+        if (path / kind / manifest.NAME).exists():
+            raise RectoolError(f"{path} is {kinds.an(found.kind)} artifact; name the {kind} in it: {path / kind}")
+        raise WrongKind(
             f"{path} is {kinds.an(found.kind)} artifact, but {kinds.an(kind)} is needed; make one with: "
-            f"{kinds.named(kind).made_by}"
+            f"{kinds.named(kind).made_by}",
+            kind,
         )
     if found.kind_version > expected.version:
         raise RectoolError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,11 +14,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 
-from rectool.artifacts import schemas
+from rectool.artifacts import documents, schemas
 from rectool.artifacts.kinds import DocumentFile, Kind, TableFile, TensorFile
 from rectool.errors import RectoolError
 
-DOCUMENT_LIMIT_BYTES = 256 << 20
+SWELLING, ROWS_PER_BYTE = 1000, 20
+"""What a Parquet file may say that its bytes become, and how many rows they are: more is said by bombs alone."""
+SWOLLEN_BYTES = 100_000_000
+"""Allowed to files of any size."""
 TENSOR_ROWS = 65_536
 """Rows of a tensor that are checked at a time."""
 
@@ -78,11 +80,13 @@ def contents(directory: Path, kind: Kind, data_counts: Mapping[str, int] | None 
 
 
 def inside(directory: Path, name: str) -> Path:
-    """The path of an artifact's file. Raises RectoolError where a link leads out of the artifact."""
+    """The path of an artifact's file. Raises RectoolError if a link leads out, or a pipe or a folder stands there."""
     path = directory / name
     root = os.path.realpath(directory)
     if os.path.commonpath([root, os.path.realpath(path)]) != root:
         raise RectoolError(f"{path} is a link that leads out of the artifact")
+    if path.exists() and not path.is_file():
+        raise RectoolError(f"{path} is not a file: nothing can be read of it")
     return path
 
 
@@ -96,8 +100,9 @@ def _header_counts(path: Path, expected: TableFile | TensorFile | DocumentFile) 
 
 
 def _table_rows(path: Path, expected: TableFile) -> int:
-    with _explained(path), pq.ParquetFile(path) as file:
+    with explained(path), pq.ParquetFile(path) as file:
         found, rows = file.schema_arrow, int(file.metadata.num_rows)
+        refuse_bomb(path, file.metadata)
     if len(set(found.names)) < len(found.names):
         twice = next(name for name in found.names if found.names.count(name) > 1)
         raise RectoolError(f"{path} has {found.names.count(twice)} columns called {twice}")
@@ -119,7 +124,7 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 
 def _tensor_axes(path: Path, expected: TensorFile) -> dict[str, int]:
     counts: dict[str, int] = {}
-    with _explained(path), safe_open(path, framework="np") as file:
+    with explained(path), safe_open(path, framework="np") as file:
         names = set(file.keys())
         for name, axes in expected.tensors.items():
             if name not in names:
@@ -141,21 +146,14 @@ def _tensor_axes(path: Path, expected: TensorFile) -> dict[str, int]:
 
 
 def _read_object(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > DOCUMENT_LIMIT_BYTES:
-        raise RectoolError(f"{path} is larger than {DOCUMENT_LIMIT_BYTES >> 20} MiB: not a JSON document of ours")
-    try:
-        value = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as problem:
-        raise RectoolError(f"{path} is not JSON: {problem}") from None
-    except OSError as problem:
-        raise RectoolError(f"{path} cannot be read: {problem.strerror}") from None
+    value = documents.read(path)
     if not isinstance(value, dict):
         raise RectoolError(f"{path} must hold one JSON object")
     return value
 
 
 def _check_finite(path: Path, expected: TensorFile) -> None:
-    with _explained(path), safe_open(path, framework="np") as file:
+    with explained(path), safe_open(path, framework="np") as file:
         for name in expected.tensors:
             tensor = file.get_slice(name)
             rows = tensor.get_shape()[0]
@@ -168,7 +166,7 @@ def _check_finite(path: Path, expected: TensorFile) -> None:
 def _check_entities(path: Path, schema: pa.Schema, column: str) -> None:
     """Ids distinct, and no nulls where the schema has none."""
     required = [field.name for field in schema if not field.nullable]
-    with _explained(path):
+    with explained(path):
         table = pq.read_table(path, columns=required)
     for name in required:
         if table.column(name).null_count:
@@ -185,7 +183,7 @@ def _check_entities(path: Path, schema: pa.Schema, column: str) -> None:
 def _check_interactions(path: Path, counts: Mapping[str, int]) -> None:
     """Ids in range, order by (user, timestamp), labels 0 or 1, known splits."""
     start, last = 0, (-1, 0)
-    with _explained(path), pq.ParquetFile(path) as file:
+    with explained(path), pq.ParquetFile(path) as file:
         for batch in file.iter_batches(columns=schemas.INTERACTIONS.names):
             nulls = [name for name in ("user", "item", "timestamp", "split") if batch.column(name).null_count]
             if nulls:
@@ -214,7 +212,7 @@ def _check_scores(path: Path, data_counts: Mapping[str, int] | None) -> None:
     limit = np.iinfo(np.int64).max
     rows, items = (limit if data_counts is None else data_counts[name] for name in ("interactions", "items"))
     start = 0
-    with _explained(path), pq.ParquetFile(path) as file:
+    with explained(path), pq.ParquetFile(path) as file:
         names = [name for name in ("row", "item", "score", "rank") if name in file.schema_arrow.names]
         for batch in file.iter_batches(columns=names):
             row, item = (np.asarray(batch.column(name).fill_null(-1)) for name in ("row", "item"))
@@ -231,9 +229,21 @@ def _check_scores(path: Path, data_counts: Mapping[str, int] | None) -> None:
             start += len(row)
 
 
+def refuse_bomb(path: Path, said: pq.FileMetaData) -> None:
+    """Raises RectoolError if a Parquet file says that it becomes far more than its bytes can honestly be."""
+    size = path.stat().st_size
+    swollen = sum(said.row_group(group).total_byte_size for group in range(said.num_row_groups))
+    if said.num_rows > ROWS_PER_BYTE * size or swollen > max(SWOLLEN_BYTES, SWELLING * size):
+        raise RectoolError(
+            f"{path} is refused: {size:,} bytes that say they hold {said.num_rows:,} rows and swell to {swollen:,} "
+            "bytes, as a bomb does"
+        )
+
+
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
+    """Turn what reading a Parquet or safetensors file raises into one line that names the file."""
     try:
         yield
-    except (pa.ArrowException, SafetensorError, OSError, ValueError) as problem:
+    except (pa.ArrowException, SafetensorError, OSError, ValueError, MemoryError) as problem:
         raise RectoolError(f"{path} is damaged: {problem}") from problem

@@ -138,5 +138,8 @@ def of_dataset(directory: Path) -> dict[str, str]:
 
 
 def _batches(path: Path) -> Iterable[pa.RecordBatch]:
-    with pq.ParquetFile(path) as file:
-        yield from file.iter_batches()
+    try:
+        with pq.ParquetFile(path) as file:
+            yield from file.iter_batches()
+    except (pa.ArrowException, OSError) as problem:
+        raise RectoolError(f"{path} is damaged: {problem}") from problem

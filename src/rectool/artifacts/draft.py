@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
@@ -162,11 +162,12 @@ def write(
                 folder.write_durably(partial / manifest.NAME, manifest_text)
                 folder.put_in_place(out)
         except BaseException as problem:
-            folder.put_back(out)
-            if not (resumable and _is_of_use(partial)):
-                folder.discard_partial(out, manifest.NAME)
-            elif not isinstance(problem, Stopped):
-                console.say(f"{out}: what was done up to the last checkpoint is kept; --resume continues it")
+            with suppress(OSError):  # where the disk refuses this, too, the next writer does it
+                folder.put_back(out)
+                if not (resumable and _is_of_use(partial)):
+                    folder.discard_partial(out, manifest.NAME)
+                elif not isinstance(problem, Stopped):
+                    console.say(f"{out}: what was done up to the last checkpoint is kept; --resume continues it")
             raise
 
 
@@ -200,10 +201,18 @@ def refuse_existing(out: Path) -> None:
 
 
 def refuse_foreign(out: Path) -> None:
-    """Raises RectoolError if something stands at `out` that is neither an artifact nor an empty folder."""
-    above = next(path for path in folder.real(out).parents if path.exists())
-    if not above.is_dir():
+    """Raises RectoolError if an artifact cannot stand at `out`.
+
+    It would lie in another artifact, which is replaced as a whole one day; or something is there that is neither an
+    artifact nor an empty folder.
+    """
+    parents = folder.real(out).parents
+    above = next((path for path in parents if path.exists()), None)
+    if above is not None and not above.is_dir():
         raise RectoolError(f"{out} cannot be a folder: {above} is a file; choose another --out")
+    inside = next((path for path in parents if manifest_exists(path)), None)
+    if inside is not None:
+        raise RectoolError(f"{out} would lie in the artifact {inside}; choose an --out beside it")
     if not out.exists() or manifest_exists(out):
         return
     if not out.is_dir() or any(out.iterdir()):

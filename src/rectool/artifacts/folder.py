@@ -14,7 +14,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rectool.errors import RectoolError, disk_errors
@@ -65,22 +65,33 @@ def lock(folder: Path) -> Iterator[None]:
         Busy: another live process holds it.
         RectoolError: nothing can be written there.
     """
-    path = folder.parent / f".{folder.name}.lock"
+    path = _lock_of(folder)
     deadline = time.monotonic() + PATIENCE_SECONDS
     with disk_errors(folder, "choose another --out"):
         folder.parent.mkdir(parents=True, exist_ok=True)
         while (descriptor := _acquire(path)) is None and time.monotonic() < deadline:
             time.sleep(0.02)
     if descriptor is None:
-        raise Busy(f"{folder} is being written by another process{_owner(path)}; wait for it or stop it")
+        raise _busy(folder)
     try:
         with disk_errors(folder, "choose another --out"):
             os.ftruncate(descriptor, 0)
             os.write(descriptor, str(os.getpid()).encode())
         yield
     finally:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # it is given back all the same, and what went wrong before counts
+            path.unlink()
         os.close(descriptor)
+
+
+def refuse_busy(folder: Path) -> None:
+    """Raises Busy if another live process is writing `folder`. It changes nothing, and promises nothing for later."""
+    folder = real(folder)
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while _is_held(_lock_of(folder)):
+        if time.monotonic() >= deadline:
+            raise _busy(folder)
+        time.sleep(0.02)
 
 
 def settle(folder: Path, is_whole: Callable[[Path], bool], *, replace: bool = False) -> None:
@@ -208,6 +219,24 @@ def _stands(folder: Path) -> bool:
     return folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))
 
 
+def _lock_of(folder: Path) -> Path:
+    return folder.parent / f".{folder.name}.lock"
+
+
+def _is_held(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _acquire(path: Path) -> int | None:
     """The descriptor of the locked file, or None if another process has it."""
     while True:
@@ -224,9 +253,10 @@ def _acquire(path: Path) -> int | None:
         os.close(descriptor)
 
 
-def _owner(path: Path) -> str:
+def _busy(folder: Path) -> Busy:
     try:
-        text = path.read_text()
+        owner = _lock_of(folder).read_text()
     except OSError:
-        return ""
-    return f" (pid {text})" if text.isdigit() else ""
+        owner = ""
+    named = f" (pid {owner})" if owner.isdigit() else ""
+    return Busy(f"{folder} is being written by another process{named}; wait for it or stop it")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,9 +43,9 @@ class Input:
         path = Path(os.path.relpath(folder.real(self.path), folder.real(out))).as_posix()
         if self.artifact is not None:
             return Parent(self.role, self.artifact.manifest.kind, path, binding(self.artifact, kind))
-        stat = self._stat()
+        status = self._stat()
         digest = {"file": digests.of_file(self.path)}
-        return Parent(self.role, RAW, path, digest, stat.st_size, stat.st_mtime_ns, self.url)
+        return Parent(self.role, RAW, path, digest, status.st_size, status.st_mtime_ns, self.url)
 
     def unchanged(self, parent: Parent, kind: str) -> bool:
         """Whether this is what a manifest records; a raw file of the same size and time is not hashed again."""
@@ -52,16 +53,19 @@ class Input:
             return parent.kind == self.artifact.manifest.kind and parent.digests == binding(self.artifact, kind)
         if self.commit is not None:
             return (parent.kind, parent.path, parent.digests) == (HUB, self.path.as_posix(), {"commit": self.commit})
-        stat = self._stat()
-        if parent.kind != RAW or parent.bytes != stat.st_size:
+        status = self._stat()
+        if parent.kind != RAW or parent.bytes != status.st_size:
             return False
-        return parent.modified == stat.st_mtime_ns or parent.digests == {"file": digests.of_file(self.path)}
+        return parent.modified == status.st_mtime_ns or parent.digests == {"file": digests.of_file(self.path)}
 
     def _stat(self) -> os.stat_result:
         try:
-            return self.path.stat()
+            found = self.path.stat()
         except OSError as problem:
             raise RectoolError(f"{self.path} cannot be read: {problem.strerror}") from None
+        if not stat.S_ISREG(found.st_mode):
+            raise RectoolError(f"{self.path} is not a file; write what it gives into one")
+        return found
 
 
 def changes(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]:

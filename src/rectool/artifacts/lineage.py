@@ -51,14 +51,25 @@ def tree(artifact: Artifact) -> Node:
     return _node(artifact, None)
 
 
+def parents_first(node: Node, seen: set[Path] | None = None) -> Iterator[Node]:
+    """Everything in a lineage, parents before what is made from them, each once."""
+    seen = set() if seen is None else seen
+    for child in node.children:
+        yield from parents_first(child, seen)
+    path = folder.real(node.path)
+    if path not in seen:
+        seen.add(path)
+        yield node
+
+
 def commands(origin: Node) -> list[tuple[str, str]]:
     """(folder, command line) of everything in a lineage that a command made, parents first."""
     steps = []
-    for node in _parents_first(origin):
+    for node in parents_first(origin):
         if node.artifact is not None:
             made = node.artifact.manifest
             where = os.path.normpath(folder.real(node.path) / made.directory)
-            line = shlex.join(made.command) if made.command else _comment(f"{node.path} was adopted")
+            line = " ".join(map(quoted, made.command)) if made.command else _comment(f"{node.path} was adopted")
             steps.append((where, line))
     return steps
 
@@ -72,7 +83,7 @@ def script(origin: Node) -> str:
     at = None
     for where, line in commands(origin):
         if where != at:
-            lines.append(f"cd {shlex.quote(where)}")
+            lines.append(f"cd {quoted(where)}")
             at = where
         lines.append(line if line.startswith("#") else f"{line} --update")
     return "\n".join(lines) + "\n"
@@ -88,6 +99,18 @@ def _roles(node: Node) -> set[str]:
     return {child.parent.role for child in node.children if child.parent}.union(*map(_roles, node.children))
 
 
+def quoted(word: str) -> str:
+    """A word as bash reads it back; what a terminal would obey is spelled out."""
+    if word.isprintable():
+        return shlex.quote(word)
+    spelled = (_plain(letter) or "".join(f"\\x{byte:02x}" for byte in letter.encode()) for letter in word)
+    return f"$'{''.join(spelled)}'"
+
+
+def _plain(letter: str) -> str:
+    return letter if letter.isprintable() and letter not in "'\\" else ""
+
+
 def _comment(text: str) -> str:
     return "# " + " ".join(text.splitlines())
 
@@ -97,13 +120,3 @@ def _node(artifact: Artifact, parent: Parent | None) -> Node:
     for above, opened in ancestors(artifact):
         node.children.append(_node(opened, above) if opened else Node(artifact.parent_path(above), above))
     return node
-
-
-def _parents_first(node: Node, seen: set[Path] | None = None) -> Iterator[Node]:
-    seen = set() if seen is None else seen
-    for child in node.children:
-        yield from _parents_first(child, seen)
-    path = folder.real(node.path)
-    if path not in seen:
-        seen.add(path)
-        yield node

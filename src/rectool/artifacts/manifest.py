@@ -6,11 +6,11 @@ Read strictly: a field that is missing or of another type is an error that names
 from __future__ import annotations
 
 import json
-import stat
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
+from rectool.artifacts import documents
 from rectool.errors import RectoolError
 
 NAME = "rectool.json"
@@ -86,22 +86,19 @@ def read(directory: Path) -> Manifest:
     """
     path = directory / NAME
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise RectoolError(f"{path} is not a file: not a manifest")
-        if status.st_size > LIMIT_BYTES:
-            raise RectoolError(f"{path} is larger than {LIMIT_BYTES >> 20} MiB: not a manifest")
-        value = json.loads(path.read_bytes())
+        value = documents.read(path, LIMIT_BYTES)
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()  # NaN and half characters are no JSON
     except FileNotFoundError:
+        if directory.name.startswith(".") and directory.name.endswith(".partial"):
+            raise RectoolError(
+                f"{directory} is not finished; the command that makes it goes on with --resume or --update"
+            ) from None
         raise RectoolError(
             f"{directory} is not a rectool artifact: it has no {NAME}; "
             f"if another program wrote it: rectool adopt {directory} --kind KIND --data DATA"
         ) from None
-    except (ValueError, RecursionError) as problem:
+    except ValueError as problem:
         raise RectoolError(f"{path} is damaged: not JSON ({problem}); make the artifact again") from None
-    except OSError as problem:
-        raise RectoolError(f"{path} cannot be read: {problem.strerror}") from None
     return _parse(path, value)
 
 

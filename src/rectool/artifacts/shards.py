@@ -60,7 +60,7 @@ class Shards:
         """
         before = unfinished.checkpoints(self.directory)
         step = (before[-1][0] if before else 0) + shard.stop - shard.start
-        with disk_errors(self.directory):
+        with disk_errors(self.directory, unfinished.ONCE_WRITABLE):
             self.directory.mkdir(parents=True, exist_ok=True)
             for left in set(self.directory.glob("step-*")) - {path for _, path in before}:
                 shutil.rmtree(left)
@@ -80,7 +80,7 @@ class Shards:
             except (OSError, ValueError, KeyError, TypeError, SafetensorError) as problem:
                 console.say(f"{path} is damaged ({problem}); what it held is done again")
                 break
-        with disk_errors(self.directory):
+        with disk_errors(self.directory, unfinished.ONCE_WRITABLE):
             for path in kept[len(found) :]:
                 shutil.rmtree(path)
         return found

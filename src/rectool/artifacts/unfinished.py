@@ -23,6 +23,8 @@ from rectool.errors import RectoolError
 RECORD = "making.json"
 STATE = "state.json"
 """Of a checkpoint, written last. Its `saved` says when, in seconds since 1970."""
+ONCE_WRITABLE = "--resume goes on from the last checkpoint once it can be written again"
+"""What to do where a checkpoint cannot be written."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ progress, streaming out) stands here and in `tabular.py`.
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,6 +24,9 @@ from rectool.errors import RectoolError
 T = TypeVar("T")
 ROW_GROUP = 1 << 20
 """Rows per row group of the Parquet files we write; fixed, so that the bytes repeat."""
+
+REFUSALS = (errno.EROFS, errno.EFBIG, errno.EDQUOT, errno.EIO, errno.EACCES)
+"""What a disk may say to the engine, which passes it on in words."""
 
 
 class Engine:
@@ -192,10 +197,16 @@ def _explained() -> Iterator[None]:
     except duckdb.InterruptException as problem:
         raise KeyboardInterrupt from problem
     except duckdb.Error as problem:  # an IOException, or a TransactionException where a commit could not be written
-        if "no space left" in str(problem).lower():
+        text = str(problem)
+        if "no space left" in text.lower():
             raise RectoolError(
                 "the disk for temporary files is full; free some space or give another --temp-dir"
             ) from problem
+        for number in REFUSALS:
+            if text.rstrip().endswith(os.strerror(number)):
+                raise RectoolError(
+                    f"temporary files cannot be written: {os.strerror(number)}; give another --temp-dir"
+                ) from problem
         raise
 
 

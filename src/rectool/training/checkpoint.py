@@ -66,7 +66,7 @@ class Checkpoints:
         path = self.directory / f"step-{step}"
         if path in whole:  # it stays until this one is whole
             path = self.directory / f"step-{step}.1"
-        with disk_errors(self.directory):
+        with disk_errors(self.directory, unfinished.ONCE_WRITABLE):
             self.directory.mkdir(parents=True, exist_ok=True)
             for left in set(self.directory.glob("step-*")) - whole:
                 shutil.rmtree(left)

@@ -13,8 +13,6 @@ rename fails, and what cleans up after that is killed), `full` (calls fail, noth
 from __future__ import annotations
 
 import contextlib
-import errno
-import io
 import json
 import os
 import shutil
@@ -22,10 +20,10 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from breaking import Breaking
 
 from rectool.artifacts import Draft, Making, digests, folder, open_artifact, schemas, unfinished, write
 from rectool.artifacts.artifact import is_whole
@@ -33,64 +31,6 @@ from rectool.errors import RectoolError, Stopped
 
 OLD, NEW, NEXT, STOPPED = 1, 2, 3, 4
 Maker = Callable[[Path, int], None]
-CHANGING = ("rename", "replace", "fsync", "mkdir", "unlink", "rmdir", "write", "ftruncate", "open")
-
-
-class Breaking:
-    """Counts the calls that change the disk; the `at`-th of them dies or fails."""
-
-    def __init__(self, at: int, *, kill: bool, fail_second_rename: bool = False) -> None:
-        self.at, self.kill, self.fail_second_rename = at, kill, fail_second_rename
-        self.calls = self.renames = 0
-        self.broken = ""
-        self.originals: list[tuple[Any, str, Any]] = []
-
-    def __enter__(self) -> Breaking:
-        for module, name in [*((os, name) for name in CHANGING), (io, "open")]:
-            self.originals.append((module, name, getattr(module, name)))
-            setattr(module, name, self.counted(name, getattr(module, name)))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for module, name, original in self.originals:
-            setattr(module, name, original)
-
-    def counted(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **named: Any) -> Any:
-            if not self.kill and name in ("unlink", "rmdir"):  # these need no space
-                return original(*arguments, **named)
-            if name == "open" and not writes(*arguments, **named):
-                return original(*arguments, **named)
-            if name == "rename" and self.fail_second_rename:
-                self.renames += 1
-                if self.renames == 2:
-                    raise OSError(errno.EIO, "Input/output error")
-            self.calls += 1
-            if self.calls == self.at:
-                self.broken = name
-                self.stop(name, original, arguments, named)
-            return original(*arguments, **named)
-
-        return call
-
-    def stop(self, name: str, original: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        if not self.kill:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        if name == "write":
-            original(arguments[0], arguments[1][: len(arguments[1]) // 2])
-        elif name == "open" and original is not OPEN:
-            file = original(*arguments, **named)
-            file.write('{"kind": "data' if "b" not in file.mode else b"PAR")
-            file.flush()
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-OPEN = os.open
-
-
-def writes(_path: object, mode: object = "r", *_: object, **__: object) -> bool:
-    """Whether an os.open (flags) or io.open (mode) is for writing."""
-    return bool(mode & (os.O_WRONLY | os.O_RDWR)) if isinstance(mode, int) else "r" not in str(mode)
 
 
 def contents(version: int) -> dict[str, bytes]:
