@@ -92,9 +92,9 @@ def test_what_is_no_artifact_is_never_touched(flags: list[str], raw: Path, recto
 
 def test_an_input_that_would_be_replaced_is_refused(data: Path, rectool: Command, state: Command) -> None:
     before = state(data)
-    for flag in ("--overwrite", "--update"):
+    for flags in (["--overwrite"], ["--update"], ["--overwrite", "--dry-run"]):
         done = rectool("prep", "table", data / "interactions.parquet", "--user-column", "user", "--item-column", "item",
-                       "--out", data, flag)  # fmt: skip
+                       "--out", data, *flags)  # fmt: skip
         assert done.code == 2
         assert done.error == (
             f"{data / 'interactions.parquet'} lies in {data}, which is to be replaced; choose another --out"
@@ -321,7 +321,7 @@ def test_settings_that_cannot_be_read_are_one_line(raw: Path, prep: Command, tmp
     (tmp_path / "binary").write_bytes(b"\xff\0")
     for path, said in (
         ("none.toml", "cannot be read: No such file"),
-        (".", "cannot be read: Is a"),
+        (".", "is not a file of settings"),
         ("binary", "is not TOML"),
     ):
         done = prep("--settings", tmp_path / path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,17 +100,18 @@ def _check(
     elif not (make.overwrite or make.update):
         draft.refuse_existing(out)
     planned = plan()
+    there = manifest_exists(out)
     if make.dry_run:
+        if there:
+            _refuse_replaced(out, map(Path, planned.reads))
         _tell(out, kind, planned)
         return None
     sources = inputs()
-    there = manifest_exists(out)
     known = {source.role for source in sources if source.artifact is not None}.union(above)
     for role in sorted(make.parents().keys() - known):
         raise RectoolError(f"--parent {role}: {' '.join(words)} reads no artifact in this role")
-    for source in sources:
-        if there and folder.real(source.path).is_relative_to(folder.real(out)):
-            raise RectoolError(f"{source.path} lies in {out}, which is to be replaced; choose another --out")
+    if there:
+        _refuse_replaced(out, (source.path for source in sources))
     if there and make.update:
         made = manifest.read(out)
         differs = same_making(
@@ -141,6 +142,15 @@ def _check(
         if changed:
             console.say(f"{out} starts anew, not from step {earlier.step}: {changed[0]}")
     return making, resume
+
+
+def _refuse_replaced(out: Path, sources: Iterable[Path]) -> None:
+    """Raises RectoolError if something that is read lies in what is to be replaced."""
+    from rectool.artifacts import folder
+
+    for source in sources:
+        if folder.real(source).is_relative_to(folder.real(out)):
+            raise RectoolError(f"{source} lies in {out}, which is to be replaced; choose another --out")
 
 
 def _tell(out: Path, kind: str, plan: Plan) -> None:
