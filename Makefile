@@ -1,7 +1,8 @@
-# make quickstart   sets everything up and runs the main job on the embedded data, offline
+# make quickstart   sets everything up and tells the whole story on embedded data, offline, in some minutes
 # make test         sets everything up, lints, type-checks and passes all tests
+# make docs         writes the pages of commands in docs/commands anew
 #
-# Both need only Python 3.11 or newer, make and git. VENV=PATH uses another environment; one that has
+# They need only Python 3.11 or newer, make and git. VENV=PATH uses another environment; one that has
 # torch already is used as it is: nothing in it that satisfies pyproject.toml is replaced.
 
 PYTHON ?= python3
@@ -33,6 +34,9 @@ tests: $(VENV)/.rectool-dev
 format: $(VENV)/.rectool-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.rectool
+	$(BIN)/python docs/command_pages.py
 
 clean:
 	rm -rf runs/quickstart .mypy_cache .ruff_cache .pytest_cache .hypothesis
