@@ -6,6 +6,7 @@
 #   NOUN  what prompts call items, such as games           SEED  of everything
 #   SHALLOW, DEEP  layers of HatLLM's lower and upper mask; with LLM 8 and 2, with the small model of three layers 1 and 1
 #   RATE  the learning rate of adapters
+#   EXCLUDE  what ranks leave out: none, as in the paper, or history
 #
 # On a GPU: DATA=data/games LLM=meta-llama/Llama-3.2-3B NOUN=games bash examples/hatllm.sh
 # HatLLM's data sets (section 5.1.1: 5-core, windows of eleven in the order of time, 8:1:1) are made so:
@@ -13,31 +14,31 @@
 set -euo pipefail
 OUT=${OUT:-runs/papers-next}
 NOUN=${NOUN:-items}
+EXCLUDE=${EXCLUDE:-none}
 
 if [ -z "${DATA:-}" ]; then
   DATA=$OUT/data
   rectool prep synthetic --task next-item --split windows:11:8,1,1 --out "$DATA" --update --quiet
 fi
-SMALL=
 if [ -z "${LLM:-}" ]; then
   # It has read hatllm's wording in exercises that say nothing of what anybody takes next, and wants larger steps than the
   # papers' models.
   LLM=$OUT/nano SMALL=yes
   rectool prep backbone "$DATA" --prompt hatllm --noun "$NOUN" --out "$LLM" --update
 fi
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 # Section 5.1.4: LoRA of rank 8, alpha 16, dropout .05; the learning rate one of 1e-3, 5e-4, 1e-4 and 5e-5, at most 1600
 # steps, NDCG@10 on validation every 100, and no more than two of these without a better value. RATE's 1e-4 and the batch
 # of 128 (that of the code of BIGRec and of LLaRA) are choices of ours: the paper names neither.
 LORA=(--rank 8 --alpha 16 --dropout 0.05)
-if [ -n "$SMALL" ]; then
+if [ -n "${SMALL:-}" ]; then
   PROMPT=hatllm SHALLOW=${SHALLOW:-1} DEEP=${DEEP:-1}
-  TUNE=(--learning-rate "${RATE:-3e-3}" --batch-size 64 --steps 800 --validate-steps 100 --patience 2)
+  TUNE=(${TUNE[*]:---learning-rate "${RATE:-3e-3}" --batch-size 64 --steps 800 --validate-steps 100 --patience 2})
 else
   SHALLOW=${SHALLOW:-8} DEEP=${DEEP:-2}
-  TUNE=(--learning-rate "${RATE:-1e-4}" --batch-size 128 --steps 1600 --validate-steps 100 --patience 2)
+  TUNE=(${TUNE[*]:---learning-rate "${RATE:-1e-4}" --batch-size 128 --steps 1600 --validate-steps 100 --patience 2})
 fi
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 # tuned NAME FLAGS...: the language model with LoRA and a learned key for each item, evaluated.
 tuned() {
@@ -61,6 +62,6 @@ ranked() {
   local name=$1
   shift
   [ $# -gt 0 ] || set -- "$OUT/models/$name"
-  rated "$name" "$@" --k 5,10 --exclude none
+  rated "$name" "$@" --k 5,10 --exclude "$EXCLUDE"
 }
 SHOWN=(--metrics hr@5,ndcg@5,hr@10,ndcg@10)

@@ -35,4 +35,4 @@ for LLM in ${LLMS:-}; do
 done
 
 compared hatllm-sensitivity "${names[@]}"
-rectool plot sensitivity "${names[@]/#/$OUT/results/}" --out "$OUT/figures/sensitivity" --update
+rectool plot sensitivity "${names[@]/#/$RESULTS/}" --out "$OUT/figures/sensitivity" --update
