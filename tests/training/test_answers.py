@@ -17,6 +17,7 @@ from rectool.prompts.layout import Answers
 from rectool.prompts.tokens import TokenRows, bounds
 from rectool.training.adapting import adapt, dissect
 from rectool.training.answers import AnswerCriterion
+from rectool.training.asking import compute_twice
 from rectool.training.lora_settings import Lora
 from rectool.training.prompted import PromptObjective, Trainable
 from rectool.training.token_parts import TokenParts
@@ -117,7 +118,7 @@ def test_parts_of_a_batch_add_up_to_it(
     whole = made(folder, tokens, TokenParts(10_000), Lora(dropout=0.0))
     cut = made(folder, tokens, TokenParts(200), Lora(dropout=0.0))
     if checkpointing:
-        cut.model.activation_checkpointing_enable({"use_reentrant": False})
+        compute_twice(cut.model)
     batch = np.arange(ROWS)
     assert len(whole.parts(batch, 1)) == 1
     assert len(cut.parts(batch, count)) >= min(count, ROWS)

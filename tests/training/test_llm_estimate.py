@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from rectool.llm.body import body_of
 from rectool.training.adapting import adapt, dissect, outline
+from rectool.training.asking import compute_twice
 from rectool.training.llm_estimate import BASE, Setup
 from rectool.training.lora_settings import Lora
 
@@ -37,7 +38,7 @@ def kept(config: Any, lora: Lora, tokens: int, *, checkpointing: bool) -> int:
     """Bytes that PyTorch keeps for the backward pass, parameters aside."""
     plain = AutoModelForCausalLM.from_config(config)
     if checkpointing:
-        plain.activation_checkpointing_enable({"use_reentrant": False})
+        compute_twice(plain)
     model = adapt(plain, lora, dissect(plain, lora).targets).train()
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     found: dict[int, torch.UntypedStorage] = {}

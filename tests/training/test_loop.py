@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+import signal
 from dataclasses import replace
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from rectool.errors import RectoolError
+from rectool.errors import RectoolError, Stopped
 from rectool.training import loop
 from rectool.training.checkpoint import Checkpoints
 from rectool.training.loop import fit, rate_at
+from rectool.training.pace import Pace
 from rectool.training.run import Fitted, Run
 from rectool.training.settings import Fit
 
@@ -278,15 +281,100 @@ def test_what_is_said(said: bool, points: Any, capsys: pytest.CaptureFixture[str
     assert ("valid auc 0.4000; " in second) == said
 
 
+class Clock:
+    """A clock on which a step takes 2 s, its first 500 s, and a validation 40 s."""
+
+    def __init__(self, objective: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self.loss, self.validate = objective.loss, objective.validate
+        objective.loss, objective.validate = self.on_loss, self.on_validation
+        self.steps = 0
+        monkeypatch.setattr(loop.time, "perf_counter", self)
+        monkeypatch.setattr(loop, "Pace", lambda: Pace(self))
+
+    def __call__(self) -> float:
+        return self.now
+
+    def on_loss(self, samples: Any) -> torch.Tensor:
+        self.now += 2.0 if self.steps else 500.0
+        self.steps += 1
+        return self.loss(samples)
+
+    def on_validation(self) -> Any:
+        self.now += 40.0
+        return self.validate()
+
+
 def test_how_long_it_will_take(
     points: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Told once, after ten steps, without what the first one took."""
-    clock = iter(chain([0.0, 500.0], *((1000.0 + 2 * n, 1001.0 + 2 * n) for n in range(1000))))
-    monkeypatch.setattr(loop.time, "perf_counter", lambda: next(clock))
-    fit(points(), replace(PLAIN, steps=100, validate_steps=50), RUN)
-    first, *_ = capsys.readouterr().err.splitlines()
-    assert first == "about 2 min for the 90 steps that remain at most, validation aside"
+    """After ten steps, without what the first one took; after a validation with those that are to come."""
+    objective = points()
+    Clock(objective, monkeypatch)
+    fit(objective, replace(PLAIN, steps=100, validate_steps=30), RUN)
+    first, *validated = capsys.readouterr().err.splitlines()
+    assert first == "about 3 min for the 90 steps that remain at most, validation aside"
+    left = [line.rpartition(" targets/s")[2] for line in validated]
+    assert left == [
+        "; about 4 min left at most",  # 70 steps and validations after 60, 90 and 100: 260 s
+        "; about 3 min left at most",  # 160 s
+        "; about 1 min left at most",  # 60 s
+        "",
+    ]
+
+
+def test_how_long_it_will_take_from_a_checkpoint_on(
+    points: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    settings = replace(PLAIN, steps=100, validate_steps=30)
+    run = replace(RUN, checkpoints=Checkpoints(tmp_path))
+    with pytest.raises(Stopped):
+        objective = points()
+        objective.before = lambda: len(objective.seen) == 28 and signal.raise_signal(signal.SIGTERM)
+        fit(objective, settings, run)
+    objective = points()
+    clock = Clock(objective, monkeypatch)
+    capsys.readouterr()
+    fit(objective, settings, replace(run, resumed=True))
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "going on from the checkpoint of step 29"
+    assert clock.steps == 71
+    assert said[1].startswith("epoch ")
+    assert said[1].endswith(" targets/s")  # one step is too little to go by
+    assert said[2] == "about 4 min for the 61 steps that remain at most"  # and 3 validations: 242 s
+    assert said[3].endswith("; about 3 min left at most")
+
+
+@pytest.mark.parametrize("validate_epochs", [0.5, 0.7, 1.0, 1.5, 0.001, 100.0])
+def test_validations_that_are_left_are_those_that_come(
+    validate_epochs: float, points: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a clock that only validations move, the time that is left is exactly theirs."""
+    objective = points()
+    size = np.arange(len(objective.points))
+    objective.batches = lambda *_: np.array_split(size, 7)  # epochs of the same length
+    told: list[tuple[int, float]] = []
+    now = [0.0]
+    monkeypatch.setattr(loop, "Pace", lambda: Pace(lambda: now[0]))
+    real = objective.validate
+
+    def validate() -> Any:
+        now[0] += 50.0
+        return real()
+
+    objective.validate = validate
+    real_after = loop._Loop._after_step
+
+    def after_step(self: Any) -> None:
+        real_after(self)
+        if self._seconds_left() is not None and self.pace.validations:
+            told.append((self.pace.validations, self._seconds_left() / 50))
+
+    monkeypatch.setattr(loop._Loop, "_after_step", after_step)
+    fitted = fit(objective, replace(PLAIN, epochs=4, validate_epochs=validate_epochs), RUN)
+    validations = len(curve(fitted, "valid"))
+    assert all(done + left == validations for done, left in told)
+    assert told or validations == 1
 
 
 def test_a_short_run_does_not_say_how_long(points: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rectool.llm.layers import Change, Chosen, changing
+from rectool.llm.layers import Change, Chosen, changing, runs_hooks_again
 from rectool.llm.mask_plan import MaskKind
 from rectool.llm.masks import Spans, mask_inputs
 
@@ -44,7 +44,7 @@ def compressed(
     """
     first = dropped_from(layers)
     chosen = Chosen.of(kept(spans, lengths))
-    if first == len(layers) or chosen.places.shape == chosen.stands.shape:
+    if first == len(layers) or chosen.places.shape == chosen.stands.shape or runs_hooks_again(model):
         yield mask_inputs(layers, spans)
         return
     change = Change(

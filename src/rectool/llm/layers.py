@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rectool.llm.body import body_of, causal_of
 from rectool.llm.masks import KEYWORD
@@ -106,6 +107,12 @@ def changing(
         if back is not None:
             added.callback(layers[-1].register_forward_hook(lambda layer, inputs, states: back(states)).remove)
         yield
+
+
+def runs_hooks_again(model: nn.Module) -> bool:
+    """Whether checkpointing is on and runs a layer's hooks once more when they are gone: transformers before 5.23."""
+    inside = "__call__" in vars(GradientCheckpointingLayer)
+    return inside and any(getattr(part, "gradient_checkpointing", False) for part in model.modules())
 
 
 class _Hooks:

@@ -12,8 +12,9 @@ from rectool.artifacts import Artifact, Input, open_artifact
 from rectool.errors import RectoolError
 from rectool.llm import adapter as adapters
 from rectool.llm import backbone as backbones
+from rectool.llm import document
 from rectool.llm.backbone import Backbone
-from rectool.llm.origins import DOCUMENT, adapter_folder, backbone_of, refuse_other_backbone
+from rectool.llm.origins import adapter_folder, backbone_of, refuse_other_backbone
 from rectool.training.lora_settings import Adapters, Lora
 from rectool.training.soft_settings import NEW, Part, Standing
 
@@ -52,7 +53,7 @@ def find(standing: Standing, elsewhere: Mapping[str, Path] | None) -> Ground:
     parents = []
     if standing.init_from is not None:
         before = open_artifact(standing.init_from, "llm", elsewhere=elsewhere)
-        if not document_of(before)["soft_tokens"]:
+        if not document.read(before)["soft_tokens"]:
             raise RectoolError(
                 f"--init-from {before.path} has no soft tokens; name it with --adapter, and vectors with --cf or "
                 "--aligned"
@@ -60,11 +61,11 @@ def find(standing: Standing, elsewhere: Mapping[str, Path] | None) -> Ground:
         parents.append(Input(BEFORE, before.path, artifact=before))
     if standing.adapter not in (None, NEW):
         named = open_artifact(Path(str(standing.adapter)), "llm", elsewhere=elsewhere)
-        if not document_of(named)["adapter"]:
+        if not document.read(named)["adapter"]:
             raise RectoolError(f"--adapter {named.path} has no adapter; name a whole model with --llm")
         parents.append(Input(ADAPTER, named.path, artifact=named))
     told = parents[0] if parents else None
-    said = document_of(told.artifact) if told is not None and told.artifact is not None else {}
+    said = document.read(told.artifact) if told is not None and told.artifact is not None else {}
     if standing.llm is not None:
         found = backbones.find(standing.llm, revision=standing.revision, elsewhere=elsewhere)
         if standing.revision is not None and found.hub is None:
@@ -79,22 +80,14 @@ def find(standing: Standing, elsewhere: Mapping[str, Path] | None) -> Ground:
     for owner, of in ((before, BEFORE), (named, ADAPTER)):
         if owner is None:
             continue
-        document = document_of(owner)
-        known = document["backbone"]
+        theirs = document.read(owner)
+        known = theirs["backbone"]
         refuse_other_backbone(
             owner, found, (known["architecture"], int(known["vocabulary"]), int(known["hidden_size"]))
         )
-        if document["adapter"] and standing.adapter != NEW:
-            adapter, role = adapter_folder(owner, document["adapter"]), of
+        if theirs["adapter"] and standing.adapter != NEW:
+            adapter, role = adapter_folder(owner, theirs["adapter"]), of
     return Ground(found, adapter, role, before, told, said, [*found.inputs(), *parents])
-
-
-def document_of(artifact: Artifact) -> dict[str, Any]:
-    """What an `llm` artifact says of itself."""
-    said = json.loads(artifact.file(DOCUMENT).read_bytes())
-    if not isinstance(said, dict) or not {"backbone", "adapter", "soft_tokens", "prompt"} <= said.keys():
-        raise RectoolError(f"{artifact.file(DOCUMENT)} is not of rectool tune-lora or train-proj; make it again")
-    return said
 
 
 def adapters_of(standing: Standing, fresh: Adapters, adapter: Path | None, trained: Sequence[Part]) -> Lora:
@@ -120,7 +113,7 @@ def _settings_of(adapter: Path) -> Lora:
             dropout=float(said["lora_dropout"]),
             target_modules=names if isinstance(names, str) else ",".join(sorted(names)),
         )
-    except (KeyError, TypeError, ValueError) as problem:
+    except (LookupError, TypeError, ValueError, OverflowError) as problem:
         raise RectoolError(
             f"{path} is not of LoRA ({problem!r}); tune the adapter again with: rectool tune-lora"
         ) from None

@@ -21,7 +21,7 @@ from rectool.errors import RectoolError, Stopped
 from rectool.stopping import StopRequests
 from rectool.training.checkpoint import load_optimizer_state, optimizer_state
 from rectool.training.memory import keep_freed_memory
-from rectool.training.pace import Pace
+from rectool.training.pace import WORTH_TELLING_SECONDS, Pace, in_words
 from rectool.training.run import Fitted, Objective, Progress, Run
 from rectool.training.settings import Fit
 
@@ -76,7 +76,7 @@ class _Loop:
 
     def fit(self) -> Fitted:
         self.objective.module.train()
-        with self.stops, console.progress("training", self.at.total, self.at.step) as advance:
+        with self.stops, console.progress("training", self.at.total, self.at.step, left=self._seconds_left) as advance:
             while not self._over():
                 for batch in self.batches[self.at.batch :]:
                     stop, save = self._step(batch)
@@ -130,19 +130,28 @@ class _Loop:
         self.at.step += 1
         self.at.batch += 1
         self.at.targets += targets
-        telling = self.pace.to_be_told()
-        if self.run.device.type == "cpu" or self.at.step % CHECKED_EVERY == 0 or telling:
+        if self.run.device.type == "cpu" or self.at.step % CHECKED_EVERY == 0:
             self._check_losses()
         self.pace.count(time.perf_counter() - started, targets)
-        if telling:
-            self._tell_remaining()
+        if self.pace.to_be_told():
+            self._check_losses()  # waits for a GPU, so that what it has yet to do counts too
+            if left := self._left():
+                aside = "" if self.pace.validations else ", validation aside"
+                console.say(f"about {left} for the {self.at.total - self.at.step:,} steps that remain at most{aside}")
         return stop, save
 
-    def _tell_remaining(self) -> None:
-        steps = self.at.total - self.at.step
-        remaining = self.pace.remaining(steps)
-        if remaining is not None:
-            console.say(f"about {remaining} for the {steps:,} steps that remain at most, validation aside")
+    def _seconds_left(self) -> float | None:
+        """How long the run will go on at most; None before its pace is known."""
+        if not self.pace.known:
+            return None
+        interval = self.settings.validate_steps or max(1.0, self.settings.validate_epochs * len(self.batches))
+        validations = math.ceil((self.at.total - 0.5) / interval) - math.floor((self.at.step + 0.5) / interval)
+        return self.pace.remaining(self.at.total - self.at.step, validations)
+
+    def _left(self) -> str:
+        """The same in words; empty where it is not worth a line."""
+        seconds = self._seconds_left()
+        return in_words(seconds) if seconds is not None and seconds >= WORTH_TELLING_SECONDS else ""
 
     def _gradient(self, batch: NDArray[np.int64], targets: int) -> Tensor:
         """Gradients of this process's share of the step; the loss summed over it.
@@ -245,7 +254,7 @@ class _Loop:
         self._check_losses()
         loss = self.at.loss / self.at.targets
         self.objective.module.eval()
-        with torch.inference_mode(), autocast(self.run.device, self.dtype):
+        with self.pace.validation(), torch.inference_mode(), autocast(self.run.device, self.dtype):
             values = self.objective.validate()
         self.objective.module.train()
         at = (self.at.step, self._epochs())
@@ -257,7 +266,8 @@ class _Loop:
         said = [f"loss {loss:.4f}", *(f"valid {name} {value:.4f}" for name, value in values.items())]
         best = " (best)" if values and self.at.waited == 0 else ""
         speed = f"{self.pace.targets_per_second:,.0f} targets/s"
-        console.say(f"epoch {at[1]:g}, step {at[0]}: {', '.join(said)}{best}; {speed}")
+        left = f"; about {self._left()} left at most" if not self._over() and self._left() else ""
+        console.say(f"epoch {at[1]:g}, step {at[0]}: {', '.join(said)}{best}; {speed}{left}")
 
     def _compare(self, value: float) -> None:
         sign = -1 if self.run.metric in LOWER_IS_BETTER else 1

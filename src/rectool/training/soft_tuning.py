@@ -16,6 +16,7 @@ from rectool.artifacts import Artifact, Input
 from rectool.data.dataset import Dataset
 from rectool.devices import device_named, precision_named
 from rectool.errors import RectoolError
+from rectool.llm import document
 from rectool.llm.backbone import Backbone
 from rectool.llm.item_head import ItemHead, read, refuse_other_items
 from rectool.llm.mask_plan import MaskPlan
@@ -33,7 +34,7 @@ from rectool.prompts.prompts import Prompts
 from rectool.prompts.tokens import TokenRows
 from rectool.settings import flag_name
 from rectool.training.adapting import dissect, outline
-from rectool.training.ground import BEFORE, Ground, adapters_of, document_of, find
+from rectool.training.ground import BEFORE, Ground, adapters_of, find
 from rectool.training.heads import item_head, parent_of_items, settled_task
 from rectool.training.lora_settings import Adapters, Answering, ItemHeadStart
 from rectool.training.settings import Task
@@ -221,7 +222,7 @@ def _head(dataset: Dataset, freezing: Freezing, ground: Ground, parents: Sequenc
 
 def _kinds(settings: SoftTokenSettings, before: Artifact | None, task: Task) -> dict[str, int]:
     """How many embeddings go into each place: as asked, else as in the hybrid that is continued."""
-    earlier = {each["kind"]: int(each["count"]) for each in document_of(before)["soft_tokens"]} if before else {}
+    earlier = {each["kind"]: int(each["count"]) for each in document.read(before)["soft_tokens"]} if before else {}
     names = settings.names() or tuple(earlier) or USUAL_TOKENS[task]
     usual = settings.tokens_per_id or next(iter(earlier.values()), 1)
     return {name: settings.tokens_per_id or earlier.get(name, usual) for name in names}
@@ -314,7 +315,7 @@ def _soft(
 ) -> SoftTokens:
     parts, unknown, biases = Parts(), settings.unknown, bool(settings.biases)
     if ground.before is not None:
-        before = document_of(ground.before)["soft"]
+        before = document.read(ground.before)["soft"]
         refuse_other(before["data"], dataset)
         parts, unknown = parts_of(ground.before, BEFORE), unknown or before["unknown"]
         biases = before["biases"] if settings.biases is None else settings.biases

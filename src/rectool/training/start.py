@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, Literal
 
 import torch
@@ -10,6 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rectool.artifacts import Artifact
+from rectool.artifacts.checking import explained
 from rectool.errors import RectoolError
 from rectool.models import semantic
 from rectool.models.model import Model
@@ -44,11 +44,12 @@ def vectors_of(artifact: Artifact) -> Tensor:
         RectoolError: the head is damaged, or what it stands on is not there.
     """
     if artifact.manifest.kind != "llm":
-        return load_file(artifact.file(semantic.FILE))["item"]
-    from rectool.llm import item_head  # with all of transformers, which nothing else here needs
+        path = artifact.file(semantic.FILE)
+        with explained(path):
+            return load_file(path)["item"]
+    from rectool.llm import document, item_head  # with all of transformers, which nothing else here needs
 
-    said = json.loads(artifact.file("model.json").read_bytes())
-    return item_head.read(artifact, said).keys().detach()
+    return item_head.read(artifact, document.read(artifact)).keys().detach()
 
 
 class ItemStart:
