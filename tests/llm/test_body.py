@@ -22,6 +22,7 @@ from rectool.llm.body import (
     read_inputs,
     reading,
 )
+from rectool.training.asking import compute_twice
 
 CPU = torch.device("cpu")
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "mistral", "gpt2")
@@ -85,7 +86,7 @@ def test_packing_with_checkpointing(loaded: Loaded, prompts_of_groups: Rows) -> 
     model = loaded("llama")
     places = np.arange(7)
     expected = gradients(model, last_hidden(model, *on(CPU, *tokens.padded(places))))
-    model.activation_checkpointing_enable({"use_reentrant": False})
+    compute_twice(model)
     model.train()
     for name, gradient in gradients(model, packed_last_hidden(model, pack(tokens, places, 32, CPU))).items():
         torch.testing.assert_close(gradient, expected[name], atol=1e-4, rtol=1e-4)
@@ -111,7 +112,7 @@ def test_vectors_stand_where_references_are(
     slow = one_by_one(model, tokens, soft=vectors)
     expected = gradients(model, slow) | {"vectors": grad_of(vectors)}
     if checkpointing:
-        model.base_model.model.activation_checkpointing_enable({"use_reentrant": False})
+        compute_twice(model.base_model.model)
         model.train()
         for part in model.modules():
             if isinstance(part, torch.nn.Dropout):

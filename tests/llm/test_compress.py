@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rectool.llm import compress
 from rectool.llm.body import body_of, last_hidden, on, pack, packed_last_hidden
 from rectool.llm.mask_plan import MaskKind
 from rectool.llm.masks import mask_inputs, masked, packed_spans, spans_of
 from rectool.prompts.tokens import TokenRows
+from rectool.training.asking import compute_twice
 
 CPU = torch.device("cpu")
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "mistral", "gpt2")
@@ -109,12 +111,28 @@ def test_checkpointing(loaded: Loaded, adapted: Callable[..., Any], spanned: Row
             if type(part).__name__ == "Dropout":
                 part.p = 0.0
         if checkpointing:
-            model.get_base_model().activation_checkpointing_enable({"use_reentrant": False})
+            compute_twice(model.get_base_model())
         model.train()
         _read(model, tokens, IN_LAST, dropping=True).square().sum().backward()
         gradients.append([weight.grad for weight in model.parameters() if weight.grad is not None])
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+def test_all_tokens_stay_where_checkpointing_would_run_hooks_again(
+    loaded: Loaded, spanned: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it does in transformers before 5.23, where a layer's call as a whole is run again."""
+    monkeypatch.setattr(GradientCheckpointingLayer, "__call__", torch.nn.Module.__call__, raising=False)
+    tokens, model = spanned([4, 2]), loaded("llama")
+    widths: list[int] = []
+    model.model.layers[-1].mlp.register_forward_hook(lambda layer, inputs, output: widths.append(output.shape[1]))
+    found = [_read(model, tokens, IN_LAST, dropping=True)]
+    compute_twice(model)
+    found.append(_read(model, tokens, IN_LAST, dropping=True))
+    *_, fewer, all_ = widths  # after those of finding out that the model heeds masks
+    assert fewer < all_ == tokens.lengths.max()
+    torch.testing.assert_close(*found, atol=1e-5, rtol=1e-5)
 
 
 def test_hooks_are_gone_afterwards(loaded: Loaded, spanned: Rows) -> None:

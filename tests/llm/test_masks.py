@@ -19,6 +19,7 @@ from rectool.llm.encode import hidden_states
 from rectool.llm.mask_plan import KINDS, MaskKind, MaskPlan
 from rectool.llm.masks import KEYWORD, Spans, allowed, mask_inputs, masked, packed_spans, spans_of
 from rectool.prompts.tokens import TokenRows, bounds
+from rectool.training.asking import compute_twice
 
 CPU = torch.device("cpu")
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "mistral", "gpt2")
@@ -212,7 +213,7 @@ def test_gradients_padded_packed_and_checkpointed(
 
     check(padded())
     check(in_lines())
-    model.base_model.model.activation_checkpointing_enable({"use_reentrant": False})
+    compute_twice(model.base_model.model)
     model.train()
     for part in model.modules():
         if isinstance(part, nn.Dropout):

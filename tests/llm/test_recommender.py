@@ -292,10 +292,10 @@ def test_a_backbone_whose_tokenizer_answers_otherwise(tuned: Recommender, keep: 
         ({"head": "poem"}, "has head 'poem' for task 'ctr', which this rectool does not know"),
         ({"task": "next-item"}, "has head 'answer' for task 'next-item', which this rectool does not know"),
         ({"answers": {}}, r"model.json is damaged \(KeyError"),
-        ({"soft_tokens": [{"kind": "smell"}]}, "has soft tokens of kind 'smell'"),
+        ({"soft_tokens": [{"kind": "smell", "count": 1}]}, "has soft tokens of kind 'smell'"),
         ({"soft_tokens": ["user"]}, "model.json is not of rectool tune-lora"),
         ({"backbone": {}}, r"model.json is not of rectool tune-lora \(KeyError"),
-        ({"prompt": {}}, "the record of a prompt is damaged"),
+        ({"prompt": {}}, "model.json is not of rectool tune-lora"),
     ],
 )
 def test_a_document_that_cannot_be_used(

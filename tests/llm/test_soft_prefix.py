@@ -13,6 +13,7 @@ from torch import Tensor
 from rectool.llm.body import last_hidden, on
 from rectool.llm.soft_prefix import PrefixCache, cache_bytes, can_prefix, prefix_lengths, prefixed_last_hidden
 from rectool.prompts.tokens import TokenRows
+from rectool.training.asking import compute_twice
 
 CPU = torch.device("cpu")
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "mistral", "gpt2")
@@ -140,7 +141,7 @@ def test_not_where_something_is_trained(loaded: Loaded, adapted: Loaded) -> None
 
 def test_not_with_checkpointing(loaded: Loaded) -> None:
     model = loaded("llama").requires_grad_(False)
-    model.activation_checkpointing_enable({"use_reentrant": False})
+    compute_twice(model)
     assert not can_prefix(model)
 
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from rectool.artifacts import Artifact
+from rectool.artifacts import Artifact, checking
 from rectool.artifacts.schemas import SPLITS
 from rectool.data.histories import Histories
 
@@ -98,13 +98,22 @@ class Dataset:
 
     def user_ids(self) -> pa.Array:
         """(U,) raw id of each user."""
-        return pq.read_table(self.artifact.file("users.parquet"), columns=["user_id"]).column(0).combine_chunks()
+        return self._whole("users.parquet", "user_id")
 
     def _of_items(self, name: str) -> pa.Array:
-        return pq.read_table(self.artifact.file("items.parquet"), columns=[name]).column(0).combine_chunks()
+        return self._whole("items.parquet", name)
 
     def _column(self, name: str) -> NDArray[Any]:
         return np.asarray(self._read(name))
 
     def _read(self, name: str) -> pa.ChunkedArray:
-        return pq.read_table(self.artifact.file("interactions.parquet"), columns=[name]).column(0)
+        return self._table("interactions.parquet", name)
+
+    def _whole(self, file: str, column: str) -> pa.Array:
+        with checking.explained(self.artifact.file(file)):
+            return self._table(file, column).combine_chunks()
+
+    def _table(self, file: str, column: str) -> pa.ChunkedArray:
+        path = self.artifact.file(file)
+        with checking.explained(path):
+            return pq.read_table(path, columns=[column]).column(0)

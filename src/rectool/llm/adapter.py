@@ -6,18 +6,22 @@ import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model_state_dict
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from rectool.errors import RectoolError
+from rectool.llm import versions
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+UNREAD = ("megatron_config", "layer_replication")
+"""Settings of PEFT that import a module of any name, or make any number of copies of layers."""
 
 
 @contextmanager
@@ -26,6 +30,9 @@ def peft_of_today() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         warnings.filterwarnings("ignore", "Found missing adapter keys", UserWarning)  # `put_on` refuses them
+        warnings.filterwarnings(
+            "ignore", "Unexpected keyword arguments", UserWarning
+        )  # so are those that say something
         yield
 
 
@@ -64,19 +71,44 @@ def put_on(model: PreTrainedModel, folder: Path, *, merge: bool, device: torch.d
     if not (folder / WEIGHTS).is_file():
         raise RectoolError(f"{folder} has no {WEIGHTS}; rectool reads adapters from safetensors only")
     try:
-        config = PeftConfig.from_pretrained(str(folder))
+        with peft_of_today():
+            config = PeftConfig.from_pretrained(str(folder))
+        _refuse_unknown(folder, config)
         if config.is_prompt_learning:
             raise RectoolError(
                 f"{folder} is an adapter of kind {config.peft_type.value}; rectool reads LoRA and its like"
             )
+        for name in UNREAD:
+            if getattr(config, name, None):
+                raise RectoolError(
+                    f"{folder / CONFIG} has {name}, which rectool does not read; merge the adapter first"
+                )
         with safe_open(folder / WEIGHTS, "pt") as file:
             there = set(file.keys())
         with peft_of_today():
-            live = PeftModel.from_pretrained(model, str(folder), config=config, torch_device=str(device)).eval()
-        wanted = weights_of(live).keys()
+            live = PeftModel.from_pretrained(
+                model, str(folder), config=config, torch_device=str(device), low_cpu_mem_usage=True
+            ).eval()
+        wanted = get_peft_model_state_dict(live, save_embedding_layers=False).keys()
         if wanted != there:
             raise ValueError(f"{min(wanted ^ there)} is in one of them only")
-    except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, OSError) as problem:
+    except RectoolError:
+        raise
+    except Exception as problem:  # each kind of adapter has code of its own in peft, which raises what it likes
         said = " ".join(str(problem).split())[:300]
-        raise RectoolError(f"the adapter {folder} does not fit the model {model.name_or_path}: {said}") from problem
+        raise RectoolError(
+            f"the adapter {folder} does not fit the model {model.name_or_path}: {said}"
+            f"{versions.needed(folder / CONFIG, 'peft')}"
+        ) from problem
     return live.merge_and_unload() if merge else live
+
+
+def _refuse_unknown(folder: Path, config: PeftConfig) -> None:
+    """A newer peft's setting that says nothing (null, false) may be left out; one that says something may not."""
+    said = json.loads((folder / CONFIG).read_bytes())
+    for name in sorted(said.keys() - config.to_dict().keys() - {"peft_version", "auto_mapping"}):
+        if said[name]:
+            raise RectoolError(
+                f"{folder / CONFIG} has {name}, which peft {metadata.version('peft')} does not know"
+                f"{versions.needed(folder / CONFIG, 'peft')}"
+            )

@@ -13,7 +13,7 @@ from rectool.artifacts import Artifact, Input, folder, open_artifact
 from rectool.artifacts.artifact import is_there
 from rectool.artifacts.kinds import an
 from rectool.errors import RectoolError
-from rectool.llm import files
+from rectool.llm import files, versions
 from rectool.llm.body import context_of
 from rectool.llm.files import Quantize
 from rectool.llm.hub import HubModel, look_up
@@ -83,15 +83,22 @@ class Backbone:
         Raises:
             RectoolError: there is none, it is damaged or not a fast one, or it is another model's.
         """
+        if not any((self.home / name).is_file() for name in files.VOCABULARIES):  # some versions make an empty one
+            raise RectoolError(f"{self.name} has no tokenizer that can be read: no {' or '.join(files.VOCABULARIES)}")
         kind = PreTrainedTokenizerFast if (self.home / "tokenizer.json").is_file() else AutoTokenizer
         try:
             with files.hushed():
                 fast = kind.from_pretrained(str(self.home), local_files_only=True, trust_remote_code=False)
+            fast.name_or_path = self.name
+            tokenizer = Tokenizer(fast)
+        except RectoolError:
+            raise
         except Exception as problem:  # the tokenizers library raises bare ones
             said = " ".join(str(problem).split())[:200]
-            raise RectoolError(f"{self.name} has no tokenizer that can be read: {said}") from problem
-        fast.name_or_path = self.name
-        tokenizer = Tokenizer(fast)
+            raise RectoolError(
+                f"{self.name} has no tokenizer that can be read: {said}"
+                f"{versions.needed(self.home / files.CONFIG, 'transformers')}"
+            ) from problem
         if tokenizer.highest >= self.vocabulary:
             raise RectoolError(
                 f"the tokenizer of {self.name} has token {tokenizer.highest:,}, but the model knows only "
@@ -142,7 +149,7 @@ def find(
     if is_there(path):
         return _of_artifact(open_artifact(path, elsewhere=elsewhere), name, encoder=encoder)
     if path.is_dir():
-        there = {file.name for file in path.iterdir()}
+        there = {file.name for file in path.iterdir() if file.is_file()}
         files.refuse_other(name, there)
         config = files.read_config(path, name, encoder=encoder)
         return Backbone(name, config, path, files.weights_of(path, name, there))

@@ -5,7 +5,6 @@ Shapes: I items   N some of them   H hidden size
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +23,11 @@ from rectool.data.estimate import Plan
 from rectool.devices import device_named, precision_named
 from rectool.errors import RectoolError
 from rectool.llm import backbone as backbones
-from rectool.llm import embeddings, recommender
+from rectool.llm import document, embeddings, recommender
 from rectool.llm.backbone import Backbone
 from rectool.llm.distill_settings import Pooled, Reading, Source
 from rectool.llm.embeddings import Embeddings
 from rectool.llm.files import Quantize, is_causal
-from rectool.llm.origins import DOCUMENT
 from rectool.llm.pieces import pieces
 from rectool.llm.pooled import pooled_states
 from rectool.prompts import template
@@ -101,7 +99,7 @@ class Distilling:
     def plan(self, dataset: Dataset) -> Plan:
         """What would be done."""
         if self.tuned is not None:
-            hidden = int(json.loads(self.tuned.file(DOCUMENT).read_bytes())["backbone"]["hidden_size"])
+            hidden = document.read(self.tuned)["backbone"]["hidden_size"]
         else:
             assert self.backbone is not None
             hidden = self.backbone.config.get_text_config(decoder=True).hidden_size

@@ -27,6 +27,7 @@ from transformers.models.auto.modeling_auto import (
 from transformers.utils import logging
 
 from rectool.errors import RectoolError
+from rectool.llm import versions
 
 Quantize = Literal["4bit"]
 
@@ -38,6 +39,13 @@ TOKENIZER = (
     *("tokenizer.model", "spiece.model", "sentencepiece.bpe.model"),
 )
 """Files that tokenizers are made of."""
+VOCABULARIES = *("tokenizer.json", "vocab.json", "vocab.txt"), *(name for name in TOKENIZER if name.endswith(".model"))
+"""Those of which a tokenizer has one."""
+
+LARGER, SPARE_VALUES = 4, 100_000_000
+"""Values that a model may have for each byte of its weights (2 in 4 bits), and beside them, such as masks."""
+SPARE_LAYERS = 100
+"""That a model may have and its weights lack: which ones are missing is said then."""
 
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack")
 
@@ -94,14 +102,18 @@ def read_config(folder: Path, name: str, *, encoder: bool) -> PretrainedConfig:
     try:
         with hushed():
             config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
+    except Exception as problem:  # each architecture's own code reads its configuration, and raises what it likes
         said = " ".join(str(problem).split())
         if "trust_remote_code" in said:
             raise RectoolError(
                 f"{name} needs code of its own (trust_remote_code), which rectool does not run; choose a model of an "
                 "architecture that transformers has"
             ) from problem
-        raise RectoolError(f"{folder / CONFIG} of {name} cannot be read: {said[:200]}") from problem
+        raise RectoolError(
+            f"{folder / CONFIG} of {name} cannot be read: {said.split('. ')[0][:200]}"
+            f"{versions.needed(folder / CONFIG, 'transformers')}"
+        ) from problem
+    _refuse_kernels(folder / CONFIG, config)
     if config.is_encoder_decoder or type(config) not in MODEL_MAPPING:
         raise RectoolError(f"{name} is a {config.model_type} model; a language model of one stack is needed")
     if not encoder and not is_causal(config):
@@ -143,6 +155,7 @@ def read_model(
     """
     for file in weights:
         _refuse_damaged(folder / file, name)
+    _refuse_larger(folder, name, weights, causal=causal)
     options: dict[str, Any] = {"device_map": {"": str(device)}} if device.type != "cpu" else {}
     if quantize is not None:
         options["quantization_config"] = _in_four_bits(device, dtype)
@@ -164,8 +177,11 @@ def read_model(
             f"{device} has no memory for {name} in {str(dtype).removeprefix('torch.')}; choose a smaller model, or "
             "--quantize 4bit"
         ) from problem
-    except (OSError, RuntimeError, ValueError, KeyError, ImportError, SafetensorError) as problem:
-        raise RectoolError(f"{name} cannot be read: {' '.join(str(problem).split())[:300]}") from problem
+    except Exception as problem:  # each architecture's own code makes the model of its configuration
+        raise RectoolError(
+            f"{name} cannot be read: {' '.join(str(problem).split())[:300]}"
+            f"{versions.needed(folder / CONFIG, 'transformers')}"
+        ) from problem
     for key, there, wanted in sorted(report["mismatched_keys"]):
         raise RectoolError(
             f"the weights of {name} do not fit its config.json: {key} is {tuple(there)}, but should be {tuple(wanted)}"
@@ -200,6 +216,43 @@ def _in_four_bits(device: torch.device, dtype: torch.dtype) -> BitsAndBytesConfi
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )
+
+
+def _refuse_kernels(path: Path, config: PretrainedConfig) -> None:
+    """A configuration may name code of the hub for its attention or its experts, which transformers would run."""
+    for name in ("_attn_implementation", "_experts_implementation"):
+        chosen = getattr(config, name, None)
+        if chosen is not None and chosen not in ("eager", "sdpa", "flash_attention_2", "flex_attention"):
+            raise RectoolError(
+                f"{path} asks for {name.removeprefix('_')} {chosen!r}, which is none of transformers' own: "
+                "remove that line"
+            )
+
+
+def _refuse_larger(folder: Path, name: str, weights: Collection[str], *, causal: bool) -> None:
+    """Raises RectoolError if config.json tells of a model far larger than its weights, before room is made for it."""
+    tensors = stored = 0
+    for file in weights:
+        with safe_open(folder / file, "pt") as opened:
+            tensors += len(opened.keys())
+        stored += (folder / file).stat().st_size
+    try:
+        with hushed(), torch.device("meta"):
+            config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+            depth = config.get_text_config(decoder=True).num_hidden_layers
+            if not 0 < depth <= SPARE_LAYERS + tensors:
+                raise ValueError(f"{depth} layers, but {tensors} tensors")
+            auto = AutoModelForCausalLM if causal else AutoModel
+            empty = auto.from_config(config, trust_remote_code=False)
+            values = sum(each.numel() for each in (*empty.parameters(), *empty.buffers()))
+            if values > LARGER * stored + SPARE_VALUES:
+                raise ValueError(f"{values:,} values, but {stored:,} bytes of weights")
+    except Exception as problem:  # as in `read_config`
+        said = " ".join(str(problem).split())[:200]
+        raise RectoolError(
+            f"{folder / CONFIG} does not fit the weights of {name}: {said}"
+            f"{versions.needed(folder / CONFIG, 'transformers')}"
+        ) from problem
 
 
 def _refuse_damaged(path: Path, name: str) -> None:

@@ -5,7 +5,6 @@ Shapes: B rows   H hidden size   I items   H' width of semantic embeddings
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from rectool.artifacts import Artifact, open_artifact
 from rectool.data.dataset import Dataset
 from rectool.errors import RectoolError
+from rectool.llm import document
 from rectool.llm.origins import DOCUMENT
 from rectool.models import semantic as semantics
 
@@ -176,7 +176,7 @@ def read(artifact: Artifact, said: Mapping[str, Any]) -> ItemHead:
             projection = nn.Linear(table.shape[1], len(tensors["projection"]), bias=False)
             projection.load_state_dict({"weight": tensors["projection"]})
             head = ItemHead(None, table, projection)
-    except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as problem:
+    except (OSError, SafetensorError, RuntimeError, LookupError, TypeError, ValueError, AttributeError) as problem:
         said_of_it = " ".join(str(problem).split())
         raise RectoolError(f"{path} does not fit {DOCUMENT} ({said_of_it}); tune the model again") from None
     head.data = data
@@ -187,7 +187,7 @@ def read(artifact: Artifact, said: Mapping[str, Any]) -> ItemHead:
 
 def refuse_other_items(artifact: Artifact, dataset: Dataset) -> None:
     """Raises RectoolError if an `llm` artifact has an item head, and its items are not those of a data set."""
-    about = json.loads(artifact.file(DOCUMENT).read_bytes()).get("item_head")
+    about = document.read(artifact).get("item_head")
     if about is not None and about["data"]["items"] != dataset.artifact.manifest.digests["items"]:
         raise RectoolError(
             f"{artifact.path} ranks the items of the data set that it was tuned on, and those of "
@@ -199,7 +199,7 @@ def _semantic_of(artifact: Artifact, role: str) -> Tensor:
     """The embeddings (I, H') of a parent: its own, or those that its own item head stands on."""
     parent = artifact.parent(role)
     if parent.manifest.kind == "llm":
-        above = json.loads(parent.file(DOCUMENT).read_bytes()).get("item_head") or {"from": None}
+        above = document.read(parent).get("item_head") or {"from": None}
         if above["from"] is None:
             raise RectoolError(
                 f"{artifact.path} needs the semantic embeddings of its {role} {parent.path}: it has none"

@@ -12,7 +12,7 @@ from peft import PeftModel
 
 from rectool.artifacts import Artifact
 from rectool.errors import RectoolError
-from rectool.llm import soft_saved
+from rectool.llm import document, soft_saved
 from rectool.llm.heads import KINDS, Task
 from rectool.llm.mask_plan import MaskPlan
 from rectool.llm.origins import DOCUMENT, seen_from
@@ -22,7 +22,6 @@ from rectool.prompts.tokens import SOFT_IDS
 if TYPE_CHECKING:
     from rectool.llm.recommender import Recommender
 
-VERSION = 1
 ITSELF = "."
 """Stands for a backbone that the folder itself holds."""
 
@@ -62,21 +61,21 @@ def read(artifact: Artifact) -> Said:
     Raises:
         RectoolError: it is damaged, or of a later version.
     """
-    path = artifact.file(DOCUMENT)
-    said = json.loads(path.read_bytes())
-    try:
-        version, known = int(said["version"]), said["backbone"]
-        needed = (known["architecture"], int(known["vocabulary"]), int(known["hidden_size"]))
-        is_whole, adapter, prompt = known["name"] == ITSELF, said["adapter"], said["prompt"]
-        refused = _refused(said) if version <= VERSION else f"has version {version}"
-    except (KeyError, TypeError, ValueError) as problem:
-        raise RectoolError(f"{path} is not of rectool tune-lora ({problem!r}); tune the model again") from problem
-    if refused:
-        raise RectoolError(
-            f"{path} {refused}, which this rectool does not know: upgrade with: "
-            f"pip install -U 'rectool>={artifact.manifest.rectool}'"
-        )
-    return Said(known, needed, is_whole, adapter, prompt, said["head"], MaskPlan.parse(said["mask"]), said)
+    said = document.read(artifact)
+    known = said["backbone"]
+    needed = (known["architecture"], known["vocabulary"], known["hidden_size"])
+    if refused := _refused(said):
+        raise document.later(artifact, refused)
+    return Said(
+        backbone=known,
+        needed=needed,
+        is_whole=known["name"] == ITSELF,
+        adapter=said["adapter"],
+        prompt=said["prompt"],
+        head=said["head"],
+        mask=MaskPlan.parse(said["mask"]),
+        whole=said,
+    )
 
 
 def write(recommender: Recommender, directory: Path, out: Path, *, is_whole: bool) -> None:
@@ -93,7 +92,7 @@ def write(recommender: Recommender, directory: Path, out: Path, *, is_whole: boo
     backbone, head, soft = recommender.backbone, recommender.head, recommender.soft
     config = backbone.config.get_text_config(decoder=True)
     said = {
-        "version": VERSION,
+        "version": document.VERSION,
         "task": recommender.task,
         "head": head.kind,
         "backbone": {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,10 +11,11 @@ from rectool.artifacts import Artifact, Input, folder
 from rectool.artifacts.manifest import HUB
 from rectool.errors import RectoolError
 from rectool.llm import backbone as backbones
+from rectool.llm import document
 from rectool.llm.backbone import Backbone
 from rectool.llm.files import CONFIG
 
-DOCUMENT = "model.json"
+DOCUMENT = document.NAME
 """What an `llm` artifact says of itself."""
 
 
@@ -31,7 +31,7 @@ def adapter_folder(artifact: Artifact, adapted: bool | str) -> Path:
     if not isinstance(adapted, str):
         return artifact.path
     parent = artifact.parent(adapted)
-    theirs = json.loads(parent.file(DOCUMENT).read_bytes())["adapter"] if parent.manifest.kind == "llm" else False
+    theirs = document.read(parent)["adapter"] if parent.manifest.kind == "llm" else False
     if not theirs:
         raise RectoolError(f"{artifact.path} needs the adapter of its {adapted} {parent.path}, which has none")
     return adapter_folder(parent, theirs)

@@ -5,7 +5,6 @@ Shapes: I items   H' width of semantic vectors
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -17,9 +16,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rectool.artifacts import Artifact, open_artifact
+from rectool.artifacts.documents import understood
 from rectool.artifacts.kinds import an
 from rectool.data.dataset import Dataset
 from rectool.errors import RectoolError
+from rectool.llm import document as document_of
 from rectool.llm.origins import DOCUMENT
 from rectool.llm.soft import SoftTokens, Told, Unknown, refuse_other
 from rectool.llm.soft_parts import Parts, with_vectors
@@ -86,7 +87,7 @@ def load(artifact: Artifact, said: Mapping[str, Any]) -> SoftTokens:
         RectoolError: a file is damaged, or a parent is not there, or is another one.
     """
     path = artifact.file(DOCUMENT)
-    try:
+    with understood(path, MADE_BY):
         kinds = {str(each["kind"]): int(each["count"]) for each in said["soft_tokens"]}
         about = said["soft"]
         hidden_size, unknown, data = int(about["hidden_size"]), about["unknown"], dict(about["data"])
@@ -97,28 +98,26 @@ def load(artifact: Artifact, said: Mapping[str, Any]) -> SoftTokens:
         parts = _parts(artifact, about)
         vectors = _tensors(artifact.file(FILES["unknown"]))
         known = {name: vectors.pop(name).numpy().astype(np.bool_) for name in ("known_users", "known_items")}
-    except (KeyError, TypeError, ValueError) as problem:
-        raise RectoolError(f"{path} is not of {MADE_BY} ({problem!r}); train the soft tokens again") from problem
-    soft = SoftTokens(
-        kinds,
-        hidden_size=hidden_size,
-        collaborative=parts.collaborative,
-        semantic=parts.semantic,
-        projector=parts.projector,
-        warm=parts.warm,
-        data=data,
-        unknown=unknown,
-        told=told,
-        biases=biases,
-        sources=parts.sources,
-        **known,
-    )
-    return with_vectors(soft, vectors)
+        soft = SoftTokens(
+            kinds,
+            hidden_size=hidden_size,
+            collaborative=parts.collaborative,
+            semantic=parts.semantic,
+            projector=parts.projector,
+            warm=parts.warm,
+            data=data,
+            unknown=unknown,
+            told=told,
+            biases=biases,
+            sources=parts.sources,
+            **known,
+        )
+        return with_vectors(soft, vectors)
 
 
 def refuse_other_data(artifact: Artifact, dataset: Dataset) -> None:
     """Raises RectoolError if an `llm` artifact has soft tokens, and they are of another data set."""
-    soft = json.loads(artifact.file(DOCUMENT).read_bytes()).get("soft") or {}
+    soft = document_of.read(artifact).get("soft") or {}
     refuse_other(soft.get("data", {}), dataset)
 
 
@@ -147,7 +146,7 @@ def parts_of(artifact: Artifact, role: str) -> Parts:
             known_items=np.ones(artifact.manifest.counts["items"], np.bool_),
             sources=dict.fromkeys(inside, role),
         )
-    said = json.loads(artifact.file(DOCUMENT).read_bytes()) if kind == "llm" else {}
+    said = document_of.read(artifact) if kind == "llm" else {}
     if not said.get("soft_tokens"):
         raise RectoolError(f"{artifact.path} is {an(kind)} artifact that has nothing for soft tokens")
     soft = load(artifact, said)
@@ -193,16 +192,19 @@ def _cf(artifact: Artifact, said: Mapping[str, Any], path: Path) -> Trained:
 
 
 def _projector(said: Mapping[str, Any], path: Path) -> Projector:
-    return _filled(Projector(*(said[name] for name in PROJECTOR_CONFIG)), path)
+    return _filled(lambda: Projector(*(said[name] for name in PROJECTOR_CONFIG)), path)
 
 
 def _linear(said: Mapping[str, Any], path: Path) -> nn.Linear:
-    return _filled(nn.Linear(int(said["inputs"]), int(said["outputs"])), path)
+    return _filled(lambda: nn.Linear(int(said["inputs"]), int(said["outputs"])), path)
 
 
-def _filled(module: Module, path: Path) -> Module:
+def _filled(make: Callable[[], Module], path: Path) -> Module:
+    """A module with the weights of a file; no room is made for others than these."""
     try:
-        module.load_state_dict(_tensors(path))
+        with torch.device("meta"):
+            module = make()
+        module.load_state_dict(_tensors(path), assign=True)
     except RuntimeError as problem:
         said = " ".join(str(problem).split())
         raise RectoolError(f"{path} does not fit {DOCUMENT}: {said}") from None

@@ -56,13 +56,14 @@ def load(source: Artifact | Path, device: torch.device | str = "cpu") -> Project
         config = json.loads(path.read_bytes())
         if config["activation"] not in get_args(Activation):
             raise ValueError(f"activation {config['activation']!r} is none of {', '.join(get_args(Activation))}")
-        inputs, hidden, outputs = (int(config[name]) for name in ("inputs", "hidden", "outputs"))
-        projector = Projector(inputs, hidden, outputs, config["activation"])
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as problem:
+        sizes = [int(config[name]) for name in ("inputs", "hidden", "outputs")]
+        with torch.device("meta"):  # no room is made for more than the file of weights has
+            projector = Projector(sizes[0], sizes[1], sizes[2], config["activation"])
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RuntimeError) as problem:
         raise RectoolError(f"{path} is not the config of a projector ({problem}); make it again") from None
     try:
-        projector.load_state_dict(load_file(folder / WEIGHTS))
+        projector.load_state_dict(load_file(folder / WEIGHTS), assign=True)
     except (OSError, RuntimeError, SafetensorError) as problem:
         said = " ".join(str(problem).split())
         raise RectoolError(f"{folder / WEIGHTS} does not fit {CONFIG}: {said}") from None
-    return projector.to(device)
+    return projector.float().to(device)

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rectool.artifacts import Artifact
+from rectool.artifacts.checking import explained
+from rectool.artifacts.documents import understood
 from rectool.data.histories import HistoryRule
 from rectool.errors import RectoolError, disk_errors
 from rectool.models.model import Model, Size
 from rectool.models.table import model_class
 
 Task = Literal["ctr", "next-item"]
+LIGHT_LAYERS = 100
+"""As many may be without tensors of their own, as those of LightGCN are."""
+LONGEST_HISTORY = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -86,21 +92,35 @@ def restored(config: dict[str, Any], said: Path, weights: Path, device: torch.de
     Raises:
         RectoolError: as in `load`.
     """
-    try:
-        kind = model_class(config["model"])
+    with understood(said, "rectool train-cf"):
+        kind = model_class(str(config["model"]))
         settings: Any = kind.Settings(**config["settings"])
-        model = kind(settings, Size(int(config["users"]), int(config["items"])))
+        size = Size(int(config["users"]), int(config["items"]))
+        task, probability, history = config["task"], config["probability"], config["history"]
+        if task not in get_args(Task) or probability not in ("sigmoid", None):
+            raise ValueError(f"task {task!r}, probability {probability!r}")
+        rule = HistoryRule(**history) if history is not None else None
+        if rule is not None and not 0 <= int(rule.length) < LONGEST_HISTORY:
+            raise ValueError(f"a history of {rule.length}")
+        _refuse_larger(kind, settings, size, weights)
+        model = kind(settings, size)
+    try:
         model.restore(load_file(weights))
-        trained = Trained(
-            name=config["model"],
-            model=model.to(device).eval(),
-            task=config["task"],
-            history=HistoryRule(**config["history"]) if config["history"] is not None else None,
-            probability=config["probability"],
-        )
-    except (KeyError, TypeError) as problem:
-        raise RectoolError(f"{said} is not a config of rectool train-cf ({problem}); train the model again") from None
-    except (RuntimeError, SafetensorError) as problem:
+    except (RuntimeError, SafetensorError, OSError) as problem:
         why = " ".join(str(problem).split())
         raise RectoolError(f"{weights} does not fit {said.name}: {why}") from None
-    return trained
+    return Trained(config["model"], model.to(device).eval(), task, rule, probability)
+
+
+def _refuse_larger(kind: type[Model], settings: Any, size: Size, weights: Path) -> None:
+    """Raises ValueError if a model would be larger than its weights, before room is made for it."""
+    with explained(weights), safe_open(weights, "pt") as file:
+        shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
+    stored = sum(map(math.prod, shapes))
+    if not 0 <= getattr(settings, "layers", 0) <= max(LIGHT_LAYERS, len(shapes)):
+        raise ValueError(f"{settings.layers} layers, but {len(shapes)} tensors")
+    with torch.device("meta"):
+        empty = kind(settings, size)
+    values = sum(parameter.numel() for parameter in empty.parameters())
+    if values > stored:
+        raise ValueError(f"{values:,} values, but {weights.name} has {stored:,}")

@@ -296,7 +296,7 @@ class Prompts:
                 else Examples(tuple(examples["rows"]), str(examples["data"]), str(examples["text"])),
                 soft={str(kind): int(count) for kind, count in dict(record.get("soft") or {}).items()},
             )
-        except (KeyError, TypeError, ValueError, IndexError) as problem:
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as problem:
             raise RectoolError(f"the record of a prompt is damaged: {problem!r}") from problem
 
     def fits(self, vocabulary: int, model: str) -> None:

@@ -207,7 +207,7 @@ class _Settings:
         try:
             # An empty line for the first `+++`: the parser then counts lines as the file has them.
             self._values: dict[str, Any] = tomllib.loads("\n".join(["", *lines[1:]]))
-        except tomllib.TOMLDecodeError as problem:
+        except (ValueError, RecursionError) as problem:
             raise RectoolError(f"{name}: its settings are not TOML: {problem}") from None
         self._asked: set[str] = set()
 

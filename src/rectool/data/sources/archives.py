@@ -51,6 +51,7 @@ def extract(archive: Path, names: Collection[str], into: Path) -> dict[str, Path
             the folder, a link, a password, a bomb) or a wanted name twice, or a file cannot be written.
     """
     wanted = {name + ".gz": name for name in names} | {name: name for name in names}
+    _refuse_endless(archive)
     with disk_errors(archive):
         try:
             with zipfile.ZipFile(archive) as opened:
@@ -115,6 +116,7 @@ def lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
 
 def is_gzip(path: Path) -> bool:
     """Whether a file is gzipped, by its first bytes. Raises RectoolError where it cannot be read."""
+    _refuse_endless(path)
     with disk_errors(path), path.open("rb") as file:
         return file.read(len(GZIP)) == GZIP
 
@@ -215,11 +217,18 @@ def _check_encoding(encoding: str) -> None:
 
 @contextmanager
 def _open_bytes(path: Path) -> Iterator[io.BufferedReader]:
+    _refuse_endless(path)
     with disk_errors(path):
         raw = path.open("rb")
     with raw:
         zipped = raw.peek(len(GZIP))[: len(GZIP)] == GZIP
         yield io.BufferedReader(_Gzip(fileobj=raw), CHUNK_BYTES) if zipped else raw
+
+
+def _refuse_endless(path: Path) -> None:
+    """Raises RectoolError for a pipe or a device, which has no end, or that nobody writes to."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise RectoolError(f"{path} is not a file; write what it gives into one")
 
 
 class _Gzip(gzip.GzipFile):

@@ -216,7 +216,7 @@ class Source:
         for line, fields in self._records(path):
             if len(fields) != len(order):
                 raise RectoolError(f"{path}, line {line}: {len(fields)} columns instead of {len(order)}")
-            if not fields[order.index("age")].isdigit():
+            if not re.fullmatch(r"[0-9]{1,3}", fields[order.index("age")]):
                 raise RectoolError(f"{path}, line {line}: the age is not a number")
             for name, value in zip(order, fields, strict=True):
                 columns[name].append(value)

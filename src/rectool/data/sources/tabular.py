@@ -14,6 +14,7 @@ from pathlib import Path
 
 import duckdb
 
+from rectool.artifacts.checking import refuse_bomb
 from rectool.data.engine import Engine, identifier, literal
 from rectool.data.sources.archives import check_text, is_gzip, lines, open_text
 from rectool.errors import RectoolError
@@ -78,6 +79,8 @@ class Tabular:
         """
         if not self.path.is_file():
             what = "is a folder, not a file" if self.path.is_dir() else "does not exist"
+            if self.path.exists() and not self.path.is_dir():
+                what = "is not a file; write what it gives into one"
             raise RectoolError(f"{self.path} {what}")
         if self.form == "parquet":
             return self._parquet_columns()
@@ -182,7 +185,9 @@ class Tabular:
         import pyarrow.parquet as pq
 
         try:
-            return list(pq.read_schema(self.path).names)
+            with pq.ParquetFile(self.path) as file:
+                refuse_bomb(self.path, file.metadata)
+                return list(file.schema_arrow.names)
         except (pa.ArrowException, OSError) as problem:
             raise RectoolError(f"{self.path} is not a whole Parquet file: {problem}") from None
 
