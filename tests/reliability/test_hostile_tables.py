@@ -105,7 +105,7 @@ def prep(tmp_path: Path, door: Door, monkeypatch: pytest.MonkeyPatch) -> Callabl
 @pytest.mark.parametrize("form", FORMS)
 def test_changed_bytes(form: str, prep: Any) -> None:
     files, words = FORMS[form]
-    for number in range(hostile.examples(3)):
+    for number in range(hostile.examples(2)):
         said = f"{form} {hostile.SEED} {number}"
         chance = random.Random(said)
         name = chance.choice(sorted(files))
@@ -137,7 +137,7 @@ ODD_TEXTS = st.one_of(
 
 
 @settings(
-    max_examples=hostile.examples(5),
+    max_examples=hostile.examples(4),
     derandomize=not hostile.MORE,
     deadline=None,
     suppress_health_check=list(HealthCheck),
@@ -170,6 +170,12 @@ def test_odd_values_in_json_lines(number: str, prep: Any) -> None:
         line = {"user_id": '"u"', "item_id": '"i"', "rating": "3", "timestamp": str(TIME)} | {field: number}
         text = "{" + ", ".join(f'"{name}": {value}' for name, value in line.items()) + "}\n"
         prep({"log.jsonl": (LINES + text).encode()}, "table", "log.jsonl")
+
+
+def test_a_column_whose_name_is_no_text(prep: Any) -> None:
+    outcome = prep({"log.parquet": parquet().replace(b"user_id", b"\xffser_id")}, "table", "log.parquet")
+    assert outcome.code == 2
+    assert "log.parquet" in outcome.error
 
 
 # Bombs and endless lines

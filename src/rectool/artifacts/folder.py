@@ -49,10 +49,11 @@ class Busy(RectoolError):
     """Another live process is writing the folder."""
 
 
-def identity(folder: Path) -> int | None:
-    """Which folder stands at a path: another number once it has been replaced, None if there is none."""
+def identity(folder: Path) -> tuple[int, int] | None:
+    """Which folder stands at a path: another answer once it has been replaced, None if there is none."""
     try:
-        return folder.stat().st_ino
+        found = folder.stat()
+        return found.st_ino, found.st_ctime_ns  # the number of a folder that is gone is soon another's
     except OSError:
         return None
 

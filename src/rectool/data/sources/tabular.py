@@ -120,7 +120,7 @@ class Tabular:
             chosen = ", ".join(f"#{place + 1} AS {identifier(ours)}" for ours, place in places.items())
             return f"SELECT {chosen} FROM read_parquet({name}, hive_partitioning = false)"
         check_text(self.path, LONGEST_LINE_BYTES if self.form == "csv" else LONGEST_OBJECT_BYTES)
-        compression = "gzip" if is_gzip(link) else "none"
+        compression = "gzip" if is_gzip(link) else "uncompressed"
         if self.form == "json":
             types = dict(wanted.values())
             if len({column.casefold() for column in types}) < len(types):
@@ -188,7 +188,7 @@ class Tabular:
             with pq.ParquetFile(self.path) as file:
                 refuse_bomb(self.path, file.metadata)
                 return list(file.schema_arrow.names)
-        except (pa.ArrowException, OSError) as problem:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as problem:  # the last of a column's name
             raise RectoolError(f"{self.path} is not a whole Parquet file: {problem}") from None
 
 
