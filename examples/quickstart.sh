@@ -29,16 +29,14 @@ rectool inspect "$DATA"
 
 if [ -z "${LLM:-}" ]; then
   chapter "A language model of 0.9 million parameters learns to read lists of titles. Nobody tells it who likes what."
-  # About half of the exercises that it would get otherwise, in smaller steps, which makes as many; and some of them in
-  # HatLLM's words, so that it can be asked for the next item, too.
+  # About half of the exercises that it would get otherwise, in smaller steps, which makes as many.
   LLM=$OUT/nano
   export SMALL=yes
-  rectool prep backbone "$DATA" --exercises 15000 --batch-size 512 --prompt hatllm --noun "${NOUN:-items}" \
-    --out "$LLM" --update
+  rectool prep backbone "$DATA" --exercises 16000 --batch-size 512 --out "$LLM" --update
   # Then everything is shorter than in the recipes by themselves, and tells less.
   export TUNE="--learning-rate 3e-3 --batch-size 64 --steps 300 --validate-steps 300 --validate-rows 1000"
   export JOIN="--learning-rate 1e-3 --batch-size 64 --steps 150 --validate-steps 150 --validate-rows 1000"
-  NEXT="--learning-rate 3e-3 --batch-size 64 --steps 100 --validate-steps 100 --validate-rows 1000"
+  NEXT="--learning-rate 3e-3 --batch-size 64 --steps 60 --validate-steps 60 --validate-rows 1000"
 fi
 
 chapter "The smoothed means of users and items: no training, and what every model has to beat."
