@@ -68,6 +68,29 @@ class Input:
         return found
 
 
+def standing(made: Artifact) -> set[Path] | None:
+    """Where all that an artifact was made from stands, if each of it still is what it was.
+
+    Returns:
+        None where something is another one or gone, or is a model of a hub, of which only the hub knows.
+
+    Raises:
+        RectoolError: something of it cannot be read.
+    """
+    places = set()
+    for parent in made.manifest.parents:
+        if parent.kind == HUB:
+            return None
+        path = made.parent_path(parent)
+        if not path.exists():
+            return None
+        source = Input(parent.role, path, artifact=made.parent(parent.role) if parent.is_artifact else None)
+        if not source.unchanged(parent, made.manifest.kind):
+            return None
+        places.add(folder.real(path))
+    return places
+
+
 def changes(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
     """What differs between two mappings, for people."""
     names = sorted(before.keys() | now.keys())

@@ -79,6 +79,7 @@ def register(app: typer.Typer) -> None:
             "rectool compare runs/results --baseline runs/results/bias --baseline runs/results/popularity --report "
             "--out runs/compared",
         ],
+        shows_kept=True,
     )(compare)
 
 

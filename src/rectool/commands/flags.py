@@ -29,7 +29,7 @@ LARGEST = 1 << 20
 
 
 def command(
-    app: typer.Typer, name: str, *, examples: Sequence[str]
+    app: typer.Typer, name: str, *, examples: Sequence[str], shows_kept: bool = False
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a function whose parameters are dataclasses of settings as a command.
 
@@ -38,6 +38,7 @@ def command(
 
     Args:
         examples: command lines for the end of `--help`.
+        shows_kept: whether it has something to show of what is up to date, too.
     """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
@@ -47,11 +48,15 @@ def command(
         owners = [(parameter, field) for parameter, kind in groups.items() for field in dataclasses.fields(kind)]
 
         def run(**values: Any) -> None:
+            from rectool.commands.unchanged import kept
+
             arguments: dict[str, dict[str, Any]] = {parameter: {} for parameter in groups}
             for parameter, field in owners:
                 value = values[field.name]
                 arguments[parameter][field.name] = _from_home(value)
             settings = {parameter: kind(**arguments[parameter]) for parameter, kind in groups.items()}
+            if not shows_kept and kept(name, list(settings.values())):
+                return
             try:
                 processes.together(lambda: function(**settings), everywhere=resumable)
             except WrongKind as problem:

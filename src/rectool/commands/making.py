@@ -124,8 +124,7 @@ def _check(
         )
         if differs is None:
             open_artifact(out, kind)
-            console.say(f"{out} is up to date")
-            _report(out, made, skipped=True)
+            report_kept(out, made)
             return None
         console.say(f"{out} is made again: {differs}")
     making = Making(
@@ -171,6 +170,12 @@ def _tell(out: Path, kind: str, plan: Plan) -> None:
             "memory_bytes": plan.memory_bytes,
         }
     )
+
+
+def report_kept(out: Path, made: Manifest) -> None:
+    """Say that what stands at `--out` is up to date."""
+    console.say(f"{out} is up to date")
+    _report(out, made, skipped=True)
 
 
 def _report(out: Path, made: Manifest, *, skipped: bool) -> None:
