@@ -31,6 +31,7 @@ from peers.clock import Clock, Over
 from peers.llama import NO, VOCABULARY, YES, llama, lora
 
 from rectool import console
+from rectool.llm.backbone import tokenizer_of
 from rectool.llm.encode import hidden_states
 from rectool.llm.head import AnswerHead
 from rectool.prompts.prompts import Answers
@@ -78,7 +79,6 @@ def real(folder: Path, kind: str, count: int, template_name: str = "collm-text",
     from rectool.data.dataset import Dataset
     from rectool.prompts import template
     from rectool.prompts.prompts import Prompts
-    from rectool.prompts.tokenizer import Tokenizer
 
     random = np.random.default_rng(0)
     source = folder / "collm-ml-1m"
@@ -91,7 +91,7 @@ def real(folder: Path, kind: str, count: int, template_name: str = "collm-text",
         dataset = Dataset(open_artifact(data, "dataset"))
         start, stop = dataset.histories(liked_only=True).slices(dataset.targets("train"))
         rows = dataset.targets("train")
-        tokenizer = Tokenizer.load(folder / "tokenizers/llama2")
+        tokenizer = tokenizer_of(folder / "tokenizers/llama2")
         if kind == "like":
             rows = random.choice(rows[stop - start >= 10], count, replace=False)
             return Prompts(template.load(template_name), tokenizer, history=10, soft=soft).rows(dataset, rows)

@@ -180,7 +180,7 @@ def test_a_process_that_waits_for_the_others_heeds_sigterm(rank: int) -> None:
         finally:
             waiting.kill()
     assert waiting.returncode == 143
-    assert said == ("" if rank else "error: terminated; nothing was written\n")
+    assert said == ("" if rank else "error: terminated; no artifact was written\n")
 
 
 def ask(port: int) -> socket.socket:

@@ -266,5 +266,5 @@ def test_an_interrupt_is_one_line() -> None:
     code += "cli.app = work\ncli.main()"
     shown = on_terminal([sys.executable, "-c", code], 80, then=interrupt)
     assert shown.code == 130
-    assert shown.screen(80) == ["error: interrupted; nothing was written"]
+    assert shown.screen(80) == ["error: interrupted; no artifact was written"]
     assert shown.text.count("\x1b[?25h") >= 1  # the cursor is back

@@ -127,7 +127,7 @@ def main() -> NoReturn:
         _complain(str(problem))
         code = problem.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        _complain("interrupted; nothing was written")
+        _complain("interrupted; no artifact was written")
         code = INTERRUPTED
     except BrokenPipeError:
         console.hang_up()
@@ -174,7 +174,7 @@ def _explain(problem: Exception) -> int:
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
     if processes.is_main():
-        console.error("terminated; nothing was written")
+        console.error("terminated; no artifact was written")
     sys.exit(TERMINATED)
 
 

@@ -432,7 +432,7 @@ def test_a_signal_leaves_the_old_one(
     code, said = stop(["table", large], once, number)
     word = "interrupted" if number == signal.SIGINT else "terminated"
     assert code == (130 if number == signal.SIGINT else 143)
-    assert said == f"error: {word}; nothing was written\n"
+    assert said == f"error: {word}; no artifact was written\n"
     assert state(data) == before
     assert sorted(os.listdir(data.parent)) == ["data", "raw"]
     open_artifact(data, verify=True)

@@ -404,7 +404,7 @@ def test_files_that_are_none(desk: Desk, name: str) -> None:
     path = desk.folder / name
     assert desk.refused("table", path) == f"{path} does not exist"
     path.mkdir()
-    assert desk.refused("table", path) == f"{path} is a folder, not a file"
+    assert desk.refused("table", path) == f"{path} is a folder, not a file; name a file in it"
 
 
 def test_an_artifact_that_is_there_stays_after_an_error(desk: Desk) -> None:

@@ -156,7 +156,7 @@ def test_a_signal_outside_the_loop_keeps_the_checkpoint(
     process.send_signal(number)
     said = process.communicate(timeout=60)[1]
     assert process.returncode == code
-    assert f"error: {word}; nothing was written" in said
+    assert f"error: {word}; no artifact was written" in said
     assert fake("--resume").code == 0
     assert_made(out)
 

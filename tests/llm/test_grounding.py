@@ -14,12 +14,12 @@ from torch import Tensor
 
 from rectool.data.dataset import Dataset
 from rectool.errors import RectoolError
+from rectool.llm.backbone import tokenizer_of
 from rectool.llm.grounding import UNREACHED, Ground, grounder
 from rectool.llm.mask_plan import CAUSAL, MaskPlan
 from rectool.llm.title_head import TitleHead
 from rectool.prompts import template as templates
 from rectool.prompts.prompts import Prompts
-from rectool.prompts.tokenizer import Tokenizer
 from rectool.prompts.tokens import TokenRows
 
 CPU = torch.device("cpu")
@@ -50,7 +50,7 @@ def model(loaded: Callable[..., Any]) -> Any:
 
 @pytest.fixture
 def prompts(tiny_llm: Callable[..., Any]) -> Prompts:
-    return Prompts(templates.load("hatllm"), Tokenizer.load(tiny_llm()), history=4)
+    return Prompts(templates.load("hatllm"), tokenizer_of(tiny_llm()), history=4)
 
 
 def scores_of(found: Any, tokens: TokenRows) -> Tensor:
@@ -170,7 +170,7 @@ def test_batches_change_nothing(dataset: Dataset, model: Any, prompts: Prompts, 
 
 
 def test_what_is_refused(dataset: Dataset, model: Any, prompts: Prompts, tiny_llm: Callable[..., Any]) -> None:
-    other = Prompts(templates.load("collm-text"), Tokenizer.load(tiny_llm()))
+    other = Prompts(templates.load("collm-text"), tokenizer_of(tiny_llm()))
     with pytest.raises(RectoolError, match="next-item is needed"):
         grounder("trie", model, TitleHead(model), other, dataset, CPU)
     long = prompts.rows(dataset, ROWS)

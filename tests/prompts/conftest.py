@@ -13,6 +13,7 @@ import pytest
 
 from rectool.artifacts import open_artifact
 from rectool.data.dataset import Dataset
+from rectool.llm.backbone import tokenizer_of
 from rectool.prompts.tokenizer import Tokenizer
 
 Event = tuple[str, str, int | None, str]
@@ -78,12 +79,12 @@ def data(make_data: Callable[..., Dataset]) -> Dataset:
 @pytest.fixture
 def tokenizer(tiny_llm: Callable[..., Path]) -> Tokenizer:
     """Byte-level BPE that puts <s> before a text."""
-    return Tokenizer.load(tiny_llm())
+    return tokenizer_of(tiny_llm())
 
 
 @pytest.fixture
 def chat_tokenizer(tiny_llm: Callable[..., Path]) -> Tokenizer:
-    return Tokenizer.load(tiny_llm(chat=True))
+    return tokenizer_of(tiny_llm(chat=True))
 
 
 @pytest.fixture

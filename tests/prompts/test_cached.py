@@ -15,6 +15,7 @@ import pytest
 from rectool.caches import cache_folder
 from rectool.data.dataset import Dataset
 from rectool.errors import RectoolError
+from rectool.llm.backbone import tokenizer_of
 from rectool.prompts.cached import cached_rows
 from rectool.prompts.prompts import Prompts
 from rectool.prompts.template import load, parse
@@ -85,7 +86,7 @@ def test_whatever_changes_the_tokens_is_another_file(
         (Prompts(template, tokenizer, ends=True), data, ROWS),
         (Prompts(template, tokenizer).with_shots(data, 2, 0), data, data.targets("test")),
         *((Prompts(load("llara-ctr"), tokenizer, soft=soft), data, ROWS) for soft in SOFT),
-        (Prompts(template, Tokenizer.load(tiny_llm(bos=False))), data, ROWS),
+        (Prompts(template, tokenizer_of(tiny_llm(bos=False))), data, ROWS),
         (Prompts(template, chat_tokenizer, chat=True), data, ROWS),
         (Prompts(template, tokenizer), data, ROWS[:-1]),
         (Prompts(template, tokenizer), data, ROWS[::-1]),
@@ -185,13 +186,13 @@ def test_two_processes_at_once(data: Dataset, tiny_llm: Callable[..., Path], tok
         import numpy as np
         from rectool.artifacts import open_artifact
         from rectool.data.dataset import Dataset
+        from rectool.llm.backbone import tokenizer_of
         from rectool.prompts.cached import cached_rows
         from rectool.prompts.prompts import Prompts
         from rectool.prompts.template import load
-        from rectool.prompts.tokenizer import Tokenizer
 
         data = Dataset(open_artifact(Path(sys.argv[1])))
-        prompts = Prompts(load("collm-text"), Tokenizer.load(sys.argv[2]))
+        prompts = Prompts(load("collm-text"), tokenizer_of(Path(sys.argv[2])))
         print(cached_rows(prompts, data, np.arange(12)).ids.tolist())
     """)
     command = [sys.executable, "-c", script, str(data.artifact.path), str(tiny_llm())]

@@ -10,6 +10,7 @@ import pytest
 
 from rectool.data.dataset import Dataset
 from rectool.errors import RectoolError
+from rectool.llm.backbone import tokenizer_of
 from rectool.prompts.prompts import Prompts
 from rectool.prompts.template import load, parse
 from rectool.prompts.tokenizer import Tokenizer
@@ -30,7 +31,7 @@ def said(tokenizer: Tokenizer, prompts: Prompts, data: Dataset) -> dict[str, str
 
 
 def test_descriptions(data: Dataset, tiny_llm: Callable[..., Path]) -> None:
-    tokenizer = Tokenizer.load(tiny_llm(bos=False))
+    tokenizer = tokenizer_of(tiny_llm(bos=False))
     prompts = Prompts(parse(MINE, "mine"), tokenizer, max_tokens=100_000)
     found = said(tokenizer, prompts, data)
     assert found["alien"] == "Alien (1979): In space no one  hears {title}!"
@@ -70,7 +71,7 @@ def test_what_does_not_fit_without_description_names_its_item(data: Dataset, tok
 
 
 def test_encoders_keep_what_stands_at_the_end(data: Dataset, tiny_encoder: Path) -> None:
-    tokenizer = Tokenizer.load(tiny_encoder)
+    tokenizer = tokenizer_of(tiny_encoder)
     for ends in (False, True):
         found = Prompts(load("item-title"), tokenizer, ends=ends).items(data, np.array([0]))
         assert found.ids[0] == 0

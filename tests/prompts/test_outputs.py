@@ -10,6 +10,7 @@ import pytest
 
 from rectool.data.dataset import Dataset
 from rectool.errors import RectoolError
+from rectool.llm.backbone import tokenizer_of
 from rectool.prompts import template as templates
 from rectool.prompts.prompts import Prompts
 from rectool.prompts.tokenizer import Tokenizer
@@ -72,7 +73,7 @@ def test_after_a_chat_frame_nothing_stands_between(data: Dataset, chat_tokenizer
 
 
 def test_prompts_that_ask_something_else_have_none(data: Dataset, tiny_llm: Callable[..., Path]) -> None:
-    prompts = Prompts(templates.load("collm-text"), Tokenizer.load(tiny_llm()))
+    prompts = Prompts(templates.load("collm-text"), tokenizer_of(tiny_llm()))
     with pytest.raises(RectoolError, match="is of task ctr, but next-item is needed"):
         prompts.outputs(data, np.arange(2))
 

@@ -11,6 +11,7 @@ import pytest
 
 from rectool.artifacts import open_artifact
 from rectool.data.dataset import Dataset
+from rectool.llm.backbone import tokenizer_of
 from rectool.prompts.prompts import Prompts
 from rectool.prompts.spans import refuse_lost_spans
 from rectool.prompts.template import SHIPPED, load
@@ -26,7 +27,7 @@ ANSWERS = {
 
 def real(folder: Path, name: str) -> Tokenizer:
     if name != "gpt2":
-        return Tokenizer.load(folder / "tokenizers" / name)
+        return tokenizer_of(folder / "tokenizers" / name)
     from transformers import GPT2TokenizerFast
 
     vocabulary, merges = (str(folder / "tokenizers/gpt2" / file) for file in ("vocab.json", "merges.txt"))

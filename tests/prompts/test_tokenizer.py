@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from rectool.errors import RectoolError
+from rectool.llm.backbone import tokenizer_of
 from rectool.prompts.tokenizer import Tokenizer
 
 TEXTS = [
@@ -47,10 +48,10 @@ def test_offsets_cover_the_text(tokenizer: Tokenizer) -> None:
 
 
 def test_what_the_tokenizer_puts_around(tiny_llm: Callable[..., Path], tiny_encoder: Path) -> None:
-    assert Tokenizer.load(tiny_llm()).start == (0,)
-    assert Tokenizer.load(tiny_llm()).end == ()
-    assert Tokenizer.load(tiny_llm(bos=False)).start == ()
-    encoder = Tokenizer.load(tiny_encoder)
+    assert tokenizer_of(tiny_llm()).start == (0,)
+    assert tokenizer_of(tiny_llm()).end == ()
+    assert tokenizer_of(tiny_llm(bos=False)).start == ()
+    encoder = tokenizer_of(tiny_encoder)
     assert (encoder.start, encoder.end) == ((0,), (1,))
 
 
@@ -121,9 +122,9 @@ def test_truncation_and_padding_of_a_folder_are_switched_off(tiny_llm: Callable[
     backend = json.loads((tmp_path / "tokenizer.json").read_text())
     backend["truncation"] = {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0}
     (tmp_path / "tokenizer.json").write_text(json.dumps(backend))
-    tokenizer = Tokenizer.load(tmp_path)
+    tokenizer = tokenizer_of(tmp_path)
     text = "A user likes Heat"
-    assert tokenizer.encode([text]).ids.tolist() == Tokenizer.load(tiny_llm()).encode([text]).ids.tolist()
+    assert tokenizer.encode([text]).ids.tolist() == tokenizer_of(tiny_llm()).encode([text]).ids.tolist()
     assert tokenizer.cut("<s>" + text) == [(0,), text]
 
 
@@ -154,16 +155,16 @@ def test_chat_templates_that_do_not_do(template: str | None, said: str, chat_tok
 
 
 def test_the_digest(tiny_llm: Callable[..., Path], metaspace: Callable[..., Tokenizer]) -> None:
-    digest = Tokenizer.load(tiny_llm()).digest
-    assert Tokenizer.load(tiny_llm(seed=1)).digest == digest  # other weights, the same tokenizer
-    others = [Tokenizer.load(tiny_llm(bos=False)).digest, metaspace().digest, metaspace("never").digest]
+    digest = tokenizer_of(tiny_llm()).digest
+    assert tokenizer_of(tiny_llm(seed=1)).digest == digest  # other weights, the same tokenizer
+    others = [tokenizer_of(tiny_llm(bos=False)).digest, metaspace().digest, metaspace("never").digest]
     assert len({digest, *others}) == 4
 
 
 def test_folders_without_a_tokenizer(tmp_path: Path, tiny_llm: Callable[..., Path]) -> None:
     def refused(path: Path) -> str:
         with pytest.raises(RectoolError) as problem:
-            Tokenizer.load(path)
+            tokenizer_of(path)
         assert str(path) in str(problem.value)
         return str(problem.value)
 

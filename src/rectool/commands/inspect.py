@@ -110,10 +110,10 @@ def inspect(inspection: Inspection, one_prompt: OnePrompt, elsewhere: Elsewhere,
 def _show_prompt(inspection: Inspection, one_prompt: OnePrompt, elsewhere: Elsewhere) -> None:
     from rectool.artifacts import open_artifact
     from rectool.data.dataset import Dataset
+    from rectool.llm.backbone import find_tokenizer
     from rectool.prompts import template
     from rectool.prompts.prompts import Prompts
     from rectool.prompts.show import show
-    from rectool.prompts.tokenizer import Tokenizer
 
     if inspection.verify or inspection.script:
         raise RectoolError("--prompt prints a prompt and nothing else; leave --verify and --script out")
@@ -126,7 +126,7 @@ def _show_prompt(inspection: Inspection, one_prompt: OnePrompt, elsewhere: Elsew
     if not 0 <= one_prompt.row < rows:
         table = "items.parquet" if about_items else "interactions.parquet"
         raise RectoolError(f"--row {one_prompt.row} is not a row of {artifact.file(table)}, which has {rows:,}, from 0")
-    tokenizer = Tokenizer.load(one_prompt.llm)
+    tokenizer = find_tokenizer(one_prompt.llm)
     prompts = Prompts.chosen(one_prompt, tokenizer, default=one_prompt.prompt, soft=one_prompt.soft())
     shown = show(prompts, Dataset(artifact), one_prompt.row)
     for line in shown.lines(prompts):

@@ -78,27 +78,8 @@ class Backbone:
         return [Input(f"{role}:{name}", self.home / name) for name in names if (self.home / name).is_file()]
 
     def tokenizer(self) -> Tokenizer:
-        """Its tokenizer: what tokenizer.json says, where there is one, whatever the architecture's own class would do.
-
-        Raises:
-            RectoolError: there is none, it is damaged or not a fast one, or it is another model's.
-        """
-        if not any((self.home / name).is_file() for name in files.VOCABULARIES):  # some versions make an empty one
-            raise RectoolError(f"{self.name} has no tokenizer that can be read: no {' or '.join(files.VOCABULARIES)}")
-        kind = PreTrainedTokenizerFast if (self.home / "tokenizer.json").is_file() else AutoTokenizer
-        try:
-            with files.hushed():
-                fast = kind.from_pretrained(str(self.home), local_files_only=True, trust_remote_code=False)
-            fast.name_or_path = self.name
-            tokenizer = Tokenizer(fast)
-        except RectoolError:
-            raise
-        except Exception as problem:  # the tokenizers library raises bare ones
-            said = " ".join(str(problem).split())[:200]
-            raise RectoolError(
-                f"{self.name} has no tokenizer that can be read: {said}"
-                f"{versions.needed(self.home / files.CONFIG, 'transformers')}"
-            ) from problem
+        """Its tokenizer. Raises RectoolError where `tokenizer_of` does, or where it is another model's."""
+        tokenizer = tokenizer_of(self.home, self.name)
         if tokenizer.highest >= self.vocabulary:
             raise RectoolError(
                 f"the tokenizer of {self.name} has token {tokenizer.highest:,}, but the model knows only "
@@ -156,6 +137,45 @@ def find(
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise RectoolError(f"there is no folder {name}; --llm takes a folder, or a name of the hub such as gpt2")
     return _of_hub(look_up(name, revision), encoder=encoder)
+
+
+def find_tokenizer(name: str) -> Tokenizer:
+    """The tokenizer of a language model that `find` finds, or of a folder that has nothing but a tokenizer.
+
+    Raises:
+        RectoolError: there is none, or it cannot be read.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir() and not is_there(path) and not (path / files.CONFIG).is_file():
+        return tokenizer_of(path, name)
+    return find(name).tokenizer()
+
+
+def tokenizer_of(home: Path, name: str | None = None) -> Tokenizer:
+    """The tokenizer of a folder: what tokenizer.json says, where there is one, whatever the model's own class would do.
+
+    Args:
+        name: what messages call the folder.
+
+    Raises:
+        RectoolError: there is none, or it is damaged or not a fast one.
+    """
+    name = name or str(home)
+    if not any((home / each).is_file() for each in files.VOCABULARIES):  # some versions make an empty one
+        raise RectoolError(f"{name} has no tokenizer that can be read: no {' or '.join(files.VOCABULARIES)}")
+    kind = PreTrainedTokenizerFast if (home / "tokenizer.json").is_file() else AutoTokenizer
+    try:
+        with files.hushed():
+            fast = kind.from_pretrained(str(home), local_files_only=True, trust_remote_code=False)
+        fast.name_or_path = name
+        return Tokenizer(fast)
+    except RectoolError:
+        raise
+    except Exception as problem:  # the tokenizers library raises bare ones
+        said = " ".join(str(problem).split())[:200]
+        raise RectoolError(
+            f"{name} has no tokenizer that can be read: {said}{versions.needed(home / files.CONFIG, 'transformers')}"
+        ) from problem
 
 
 def _of_artifact(artifact: Artifact, name: str, *, encoder: bool) -> Backbone:

@@ -14,7 +14,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -78,23 +77,6 @@ class Tokenizer:
         self.marks = frozenset(id for id, token in added.items() if token.special or _MARKUP.fullmatch(token.content))
         self._text = _without(self._whole, self.marks)
         self._inside = _without(self._whole, self.marks, prefix=False)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Tokenizer:
-        """The tokenizer of a model's folder, or of a model of the hub.
-
-        Raises:
-            RectoolError: there is none, or it cannot be read.
-        """
-        from transformers import AutoTokenizer
-
-        try:
-            return cls(AutoTokenizer.from_pretrained(str(path), trust_remote_code=False))
-        except RectoolError:
-            raise
-        except Exception as problem:  # the tokenizers library raises bare ones
-            reason = " ".join(str(problem).split())[:200]
-            raise RectoolError(f"{path} has no tokenizer that can be read: {reason}") from problem
 
     @cached_property
     def digest(self) -> str:

@@ -78,7 +78,7 @@ class Tabular:
             RectoolError: the file is missing, empty or damaged.
         """
         if not self.path.is_file():
-            what = "is a folder, not a file" if self.path.is_dir() else "does not exist"
+            what = "is a folder, not a file; name a file in it" if self.path.is_dir() else "does not exist"
             if self.path.exists() and not self.path.is_dir():
                 what = "is not a file; write what it gives into one"
             raise RectoolError(f"{self.path} {what}")
