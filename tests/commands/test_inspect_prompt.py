@@ -150,7 +150,10 @@ def test_a_prompt_of_ones_own_is_checked_at_once(
         (["--prompt", "item-title", "--row", "4", "--llm", "x"], "items.parquet, which has 4, from 0"),
         (["--prompt", "none", "--row", "0", "--llm", "x"], "--prompt none is neither a file nor a prompt"),
         (["--prompt", "collm-text", "--row", "0", "--llm", "x", "--verify"], "leave --verify and --script out"),
-        (["--prompt", "collm-text", "--row", "0", "--llm", "nowhere"], "there is no folder nowhere, and the hub cannot be asked"),
+        (
+            ["--prompt", "collm-text", "--row", "0", "--llm", "nowhere"],
+            "there is no folder nowhere, and the hub cannot be asked",
+        ),
         (["--prompt", "collm", "--row", "0", "--llm", "x", "--tokens-per-id", "0"], "--tokens-per-id 0 must be at"),
         (["--prompt", "collm-text", "--row", "0", "--llm", "x", "--history", "-1"], "--history -1 must be at least 0"),
     ],
