@@ -214,6 +214,7 @@ def test_the_digest_of_an_artifact_stands_for_kind_names_and_bytes() -> None:
         digests.of_artifact("cf", {"a": files["a"], "c": files["b"]}),
     ]
     assert len({same, *others}) == 5
+    assert digests.of_artifact("cf", {**files, "part/rectool.json": FileRecord(1, "sha256:3")}) == same
 
 
 def test_the_digest_of_a_file_is_its_sha256(tmp_path: Path) -> None:

@@ -56,7 +56,8 @@ def seal(folder: Path) -> None:
         if (folder / name).is_file():
             content = (folder / name).read_bytes()
             record |= {"bytes": len(content), "sha256": "sha256:" + hashlib.sha256(content).hexdigest()}
-    digests = {name: record["sha256"] for name, record in said["files"].items()} | {"": said["kind"]}
+    counted = {name: record for name, record in said["files"].items() if not name.endswith("/rectool.json")}
+    digests = {name: record["sha256"] for name, record in counted.items()} | {"": said["kind"]}
     lines = "".join(f"{name}\0{digest}\n" for name, digest in sorted(digests.items()))
     said["digests"]["artifact"] = "sha256:" + hashlib.sha256(lines.encode()).hexdigest()
     path.write_text(json.dumps(said))

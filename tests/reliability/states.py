@@ -20,7 +20,7 @@ def content(artifact: Path) -> dict[str, Any]:
 
     That is the one definition of "the same artifact" here: every file byte for byte; the manifest without when it
     was made, how long that took and how much memory, without rates (`..._per_second`), and without `HOW`. The
-    manifest of a part (`projector/rectool.json`) is compared in the same way, and left out of the whole one's records.
+    manifest of a part (`projector/rectool.json`) is compared in the same way, and left out of the whole one's list of files.
     """
     found: dict[str, Any] = {}
     for path in sorted(path for path in artifact.rglob("*") if path.is_file()):
@@ -34,10 +34,7 @@ def _timeless(manifest: dict[str, Any]) -> dict[str, Any]:
     metrics = {key: value for key, value in manifest["metrics"].items() if not key.endswith("_per_second")}
     command = [word for word in manifest["command"] if word not in HOW]
     files = {name: record for name, record in manifest["files"].items() if not name.endswith(f"/{MANIFEST}")}
-    digests = dict(manifest["digests"])
-    if files != manifest["files"]:
-        del digests["artifact"]
-    return {**manifest, "run": run, "metrics": metrics, "command": command, "files": files, "digests": digests}
+    return {**manifest, "run": run, "metrics": metrics, "command": command, "files": files}
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:

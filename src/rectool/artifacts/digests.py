@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rectool.artifacts.manifest import FileRecord
+from rectool.artifacts.manifest import NAME, FileRecord
 from rectool.errors import RectoolError
 
 
@@ -33,8 +33,12 @@ def of_names(digests: Mapping[str, str]) -> str:
 
 
 def of_artifact(kind: str, files: Mapping[str, FileRecord]) -> str:
-    """`sha256:...` that stands for an artifact: its kind and its files' names and bytes."""
-    return of_names({name: record.sha256 for name, record in files.items()} | {"": kind})
+    """`sha256:...` that stands for an artifact: its kind and its files' names and bytes.
+
+    Manifests of its parts do not count: they say when it was made, and two that were made alike are the same.
+    """
+    content = {name: record.sha256 for name, record in files.items() if not name.endswith(f"/{NAME}")}
+    return of_names(content | {"": kind})
 
 
 class TableDigest:
