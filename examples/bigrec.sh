@@ -9,7 +9,7 @@ tuned bigrec --prompt hatllm --head item
 
 # BIGRec as published: tuned to write the title, in its own wording.
 made bigrec-title tune-lora --llm "$LLM" --task next-item --head title --prompt "$(worded bigrec)" --noun "$NOUN" \
-  "${LORA[@]}" "${TUNE[@]}"
+  "${TRAINED[@]}" "${TUNE[@]}"
 # Grounding: the nearest item by the model's own embeddings of what it wrote and of titles (BIGRec, step 2); and titles
 # alone can be written, by beams over a trie of them (ours). Beams: 20 for K up to 10, a choice of ours.
 ranked bigrec-nearest "$OUT/models/bigrec-title" --ground nearest

@@ -6,9 +6,9 @@
 # LLMS                     further language models, such as "meta-llama/Llama-3.2-1B meta-llama/Llama-3.1-8B"
 source "$(dirname "$0")/common-next.sh"
 
-# Section 5.1.4: lower layers of 1, 4, 8, 12 and 16, upper ones of 1 to 5. The small model has three in all.
+# Section 5.1.4: lower layers of 1, 4, 8, 12 and 16, upper ones of 1 to 5. The small model has four in all.
 if [ -n "$SMALL" ]; then
-  SHALLOW_GRID=${SHALLOW_GRID:-0 1 2} DEEP_GRID=${DEEP_GRID:-0 1 2}
+  SHALLOW_GRID=${SHALLOW_GRID:-0 1 2} DEEP_GRID=${DEEP_GRID:-0 2 3}
 else
   SHALLOW_GRID=${SHALLOW_GRID:-1 4 8 12 16} DEEP_GRID=${DEEP_GRID:-1 2 3 4 5}
 fi

@@ -26,9 +26,10 @@ LLM := $(OUT)/nano
 backbone := $(LLM)/rectool.json
 PROMPT ?= hatllm
 SHALLOW ?= 1
-DEEP ?= 1
-RATE ?= 3e-3
-TUNE ?= --learning-rate $(RATE) --batch-size 64 --steps 800 --validate-steps 100 --patience 2
+DEEP ?= 2
+RATE ?= 2e-3
+TUNE ?= --learning-rate $(RATE) --batch-size 64 --steps 400 --validate-steps 50 --patience 0
+TRAINED := --full
 endif
 MASK ?= in:$(SHALLOW),or:*,cr:$(DEEP)
 
@@ -37,8 +38,9 @@ result = $(1:%=$(OUT)/results/%/rectool.json)
 table = $(1:%=$(OUT)/compared/%/rectool.json)
 made = rectool $(1) "$(DATA)" --out $(@D) --seed $(SEED) --update --quiet
 LORA := --rank 8 --alpha 16 --dropout 0.05
+TRAINED ?= $(LORA)
 NEXT := --task next-item
-tuned = $(call made,tune-lora) --llm "$(LLM)" $(NEXT) --noun "$(NOUN)" $(LORA) $(TUNE)
+tuned = $(call made,tune-lora) --llm "$(LLM)" $(NEXT) --noun "$(NOUN)" $(TRAINED) $(TUNE)
 joined = $(call made,train-proj) --llm "$(LLM)" --adapter new $(LORA) $(NEXT) --cf $(OUT)/models/sasrec \
   --tokens history --train projector,lora,head --noun "$(NOUN)" $(TUNE)
 
@@ -48,9 +50,9 @@ hatllm bigrec e4srec llara: %: $(call table,%)
 hatllm: $(OUT)/figures/attention/rectool.json
 
 $(OUT)/data/rectool.json:
-	rectool prep synthetic $(NEXT) --split windows:11:8,1,1 --out $(@D) --update --quiet
+	rectool prep synthetic $(NEXT) --items 60 --users 4000 --split windows:11:8,1,1 --out $(@D) --update --quiet
 $(OUT)/nano/rectool.json: $(dataset)
-	rectool prep backbone "$(DATA)" --prompt hatllm --noun "$(NOUN)" --out $(@D) --update
+	rectool prep backbone "$(DATA)" --layers 4 --prompt hatllm --noun "$(NOUN)" --exercises 15000 --out $(@D) --update
 
 # What needs no language model.
 $(call model,popularity): $(dataset)

@@ -95,6 +95,7 @@ def test_a_dry_run_estimates_and_does_nothing(data: Path, rectool: Callable[...,
     [
         (["--size", "giga"], "giga"),
         (["--vocabulary", 10], "--vocabulary 10 must be at least 512"),
+        (["--layers", 0], "--layers 0 must be at least 1"),
         (["--exercises", -1], "--exercises -1 must be at least 0"),
         (["--metric", "auc"], "--metric auc is not measured of a backbone"),
     ],

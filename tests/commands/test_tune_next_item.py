@@ -160,6 +160,14 @@ def test_however_it_is_computed_the_result_is_the_same(head: str, mask: str, tun
         shutil.rmtree(tmp_path / "other")
 
 
+def test_a_mask_that_changes_nothing_is_told(tune: Command, tmp_path: Path) -> None:
+    told = "cr in the top layer alone changes nothing"
+    for mask, idle in (("in:1,cr:1", True), ("cr:2", False)):
+        done = tune("--mask", mask, "--steps", 1, out=tmp_path / mask)
+        assert done.code == 0, done.stderr
+        assert (told in done.stderr) == idle
+
+
 def test_deep_layers_without_what_nobody_sees(data: Path, tune: Command, tmp_path: Path) -> None:
     """Trained and scored so, it is what the stricter mask makes."""
     for flags, out in ((("cr:*", "--compress-deep"), "out"), (("cr-last:*",), "plain")):

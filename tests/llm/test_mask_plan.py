@@ -24,6 +24,22 @@ def test_layers(text: str, depth: int, layers: str) -> None:
     assert " ".join(MaskPlan.parse(text).layers(depth)) == layers.strip()
 
 
+@pytest.mark.parametrize(
+    ("text", "depth", "idle"),
+    [
+        ("in:1,or:*,cr:1", 4, "cr"),
+        ("in:1,or:*,cr:2", 4, None),
+        ("cr:*,in:1", 3, "in"),
+        ("cr-pre:*", 1, "cr-pre"),
+        ("or:*,cr-last:1", 3, None),
+        ("cr:1,or:*", 3, None),
+        ("causal", 1, None),
+    ],
+)
+def test_what_is_idle_on_top(text: str, depth: int, idle: str | None) -> None:
+    assert MaskPlan(text).idle_on_top(depth) == idle
+
+
 def test_the_same_plan_is_equal() -> None:
     assert MaskPlan.parse("in:1, or:*") == MaskPlan("in:1,or:*")
     assert MaskPlan.parse("Causal") == CAUSAL

@@ -129,6 +129,18 @@ def test_a_mask_is_heeded_saved_and_loaded(
     torch.testing.assert_close(states(loaded, dataset, rows), found, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["in", "cr", "cr-pre"])
+def test_in_the_top_layer_alone_a_mask_of_items_changes_nothing(
+    kind: str, made: Make, dataset: Dataset, rows: NDArray[np.int64]
+) -> None:
+    plain, masked = made(mask=MaskPlan("isolate:1,or:1")), made(mask=MaskPlan(f"isolate:1,{kind}:1"))
+    assert masked.mask.idle_on_top(2) == kind
+    torch.testing.assert_close(states(masked, dataset, rows), states(plain, dataset, rows), atol=1e-6, rtol=1e-6)
+    deeper = made(mask=MaskPlan(f"{kind}:2"))
+    assert deeper.mask.idle_on_top(2) is None
+    assert (states(deeper, dataset, rows) - states(made(), dataset, rows)).abs().max() > 1e-3
+
+
 def test_yes_or_no_under_a_mask(
     backbone: Backbone, keep: Callable[..., Path], dataset: Dataset, rows: NDArray[np.int64]
 ) -> None:

@@ -32,6 +32,13 @@ def test_sizes_are_what_they_say(size: str, least: float, most: float) -> None:
     assert least < sum(parameter.numel() for parameter in model.parameters()) < most
 
 
+def test_a_size_may_have_other_layers() -> None:
+    for layers in (None, 1, 6):
+        shape = Small(layers=layers).shape
+        assert (shape.layers, shape.hidden) == (layers or SIZES["nano"].layers, SIZES["nano"].hidden)
+        assert backbone.configured(Small(layers=layers), 600).num_hidden_layers == shape.layers
+
+
 def test_weights_are_drawn_for_their_width() -> None:
     made = byte_pairs(["one two three"] * 3, 512, words=corpus.WORDS, context=CONTEXT)
     model = backbone.initialised(Small(), made, seed=0)

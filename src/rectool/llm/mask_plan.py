@@ -71,6 +71,16 @@ class MaskPlan:
             found += [kind] * (depth - fixed if count is None else count)
         return tuple(found)
 
+    def idle_on_top(self, depth: int) -> MaskKind | None:
+        """The kind that has the top layer alone, where it changes nothing that is read; None where there is none.
+
+        `in`, `cr` and `cr-pre` say what the tokens of items see. What these become in the top layer is read by nobody:
+        answers come from a prompt's last token, which is of no item unless the prompt ends in one, and sees everything.
+        """
+        layers = self.layers(depth)
+        alone = layers[-1] not in layers[-2:-1]
+        return layers[-1] if alone and layers[-1] in ("in", "cr", "cr-pre") else None
+
     def compressed(self) -> MaskPlan:
         """This plan with `cr-last` for each `cr`, so that items' tokens but the last can be dropped above.
 

@@ -171,6 +171,11 @@ def tell(tuning: Tuning, what: str, way: Way, padding: float) -> None:
         f"prompt {tuning.prompts.template.name}: {lengths.sum():,} tokens, {lengths.max():,} in the longest; "
         f"{tuning.tokens.shortened:,} rows are shortened; mask {tuning.mask.text}"
     )
+    if idle := tuning.idle:
+        console.say(
+            f"--mask {tuning.mask.text}: {idle} in the top layer alone changes nothing, since what items' tokens become "
+            f"there is read by nobody; {idle} needs two layers there to have one that works"
+        )
     twice = ", activations computed twice" if way.checkpointing else ""
     console.say(
         f"{way.tokens:,} tokens at a time{twice}, {padding:.1%} of them padding; about {in_gigabytes(way.bytes)} of "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from rectool.errors import RectoolError
@@ -40,6 +40,7 @@ class Small:
     size: Literal["nano", "micro", "mini"] = setting(
         "nano", help="About 0.9, 5 or 20 million parameters: minutes, an hour, a night on two cores."
     )
+    layers: int | None = setting(None, metavar="N", help="Layers; by default what the size has, which is 3, 4 or 8.")
     vocabulary: int | None = setting(None, metavar="N", help="Tokens at most; by default what the size is made for.")
     exercises: int = setting(
         30_000,
@@ -54,6 +55,7 @@ class Small:
     noun: str = setting("items", metavar="WORD", help="What that prompt calls items, such as movies.")
 
     def __post_init__(self) -> None:
+        at_least(self, "layers", 1)
         at_least(self, "vocabulary", SMALLEST_VOCABULARY)
         at_least(self, "exercises", 0)
         if self.prompt is None and self.noun != type(self).noun:
@@ -61,7 +63,8 @@ class Small:
 
     @property
     def shape(self) -> Shape:
-        return SIZES[self.size]
+        shape = SIZES[self.size]
+        return shape if self.layers is None else replace(shape, layers=self.layers)
 
 
 @dataclass(frozen=True, kw_only=True)

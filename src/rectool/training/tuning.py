@@ -93,10 +93,20 @@ class Tuning:
         return self._with_titles(self.tokens.lengths, self.items)
 
     @property
+    def depth(self) -> int:
+        """How many layers the model has."""
+        layers: int = self.backbone.config.get_text_config(decoder=True).num_hidden_layers
+        return layers
+
+    @property
     def layers(self) -> tuple[MaskKind, ...]:
         """The mask of each layer, from the bottom up; none where all are causal."""
-        depth = self.backbone.config.get_text_config(decoder=True).num_hidden_layers
-        return () if self.mask.is_causal else self.mask.layers(depth)
+        return () if self.mask.is_causal else self.mask.layers(self.depth)
+
+    @property
+    def idle(self) -> MaskKind | None:
+        """A kind of mask that has only the top layer, in which it changes nothing; None where there is none."""
+        return self.mask.idle_on_top(self.depth)
 
     @property
     def label(self) -> str:
