@@ -20,7 +20,8 @@ def content(artifact: Path) -> dict[str, Any]:
 
     That is the one definition of "the same artifact" here: every file byte for byte; the manifest without when it
     was made, how long that took and how much memory, without rates (`..._per_second`), and without `HOW`. The
-    manifest of a part (`projector/rectool.json`) is compared in the same way, and left out of the whole one's list of files.
+    manifest of a part (`projector/rectool.json`) is compared in the same way, and left out of the whole one's list of
+    files.
     """
     found: dict[str, Any] = {}
     for path in sorted(path for path in artifact.rglob("*") if path.is_file()):

@@ -173,7 +173,7 @@ def tell(tuning: Tuning, what: str, way: Way, padding: float) -> None:
     )
     if idle := tuning.idle:
         console.say(
-            f"--mask {tuning.mask.text}: {idle} in the top layer alone changes nothing, since what items' tokens become "
+            f"--mask {tuning.mask.text}: {idle} in the top layer alone changes nothing: what items' tokens become "
             f"there is read by nobody; {idle} needs two layers there to have one that works"
         )
     twice = ", activations computed twice" if way.checkpointing else ""
