@@ -25,8 +25,9 @@ masked cr-or-in "cr:$SHALLOW,or:*,in:$DEEP"
 
 # CR -> SASRec: a SASRec on the item embeddings of the language model, which are the keys of its head, by a learned
 # projection or their principal axes; the better of the two is the paper's. Those of the tuned HatLLM: a choice of ours.
+# The small data's 60 items have fewer axes than SASRec is wide.
 sasrec cr-sasrec-projection --init-items "$OUT/models/hatllm" --init-by projection
-sasrec cr-sasrec-pca --init-items "$OUT/models/hatllm" --init-by pca
+sasrec cr-sasrec-pca --init-items "$OUT/models/hatllm" --init-by pca ${SMALL:+--embedding-size 32}
 for name in cr-sasrec-projection cr-sasrec-pca; do ranked "$name"; done
 
 compared hatllm-ablations hatllm bigrec without-in without-or without-cr cr-sasrec-projection cr-sasrec-pca cr-pre \
