@@ -271,11 +271,12 @@ def test_embeddings_of_other_items_are_refused(
 
 @pytest.fixture
 def tuned(rectool: Command, shelf: Path, data: Path, tiny_llm: Callable[..., Path]) -> dict[str, Path]:
-    """Models that hardly differ but for their masks, by these."""
+    """Models that hardly differ but for their masks, by these; the last one is tuned as a whole."""
     made = {"causal": shelf / "causal", "in:1,cr:1": shelf / "masked", "in:1,or:1": shelf / "shallow"}
     for mask, out in made.items():
         flags = ["--steps", 1, "--history", 3, "--prompt", "tallrec", "--mask", mask, "--quiet"]
         if not out.exists():
+            flags += ["--full"] * (mask == "in:1,or:1")
             done(rectool("tune-lora", data, "--llm", tiny_llm(), *flags, "--out", out))
     return made
 
@@ -310,7 +311,7 @@ def test_attention_inside_items_and_across_them_of_several_models(
 
 
 def test_sensitivity_to_the_depths_of_masks(
-    rectool: Command, tmp_path: Path, data: Path, tuned: dict[str, Path]
+    rectool: Command, tmp_path: Path, data: Path, tuned: dict[str, Path], tiny_llm: Callable[..., Path]
 ) -> None:
     out, results = tmp_path / "figure", tmp_path / "depths"
     for name in ("causal", "in:1,cr:1", "in:1,or:1"):
@@ -324,6 +325,7 @@ def test_sensitivity_to_the_depths_of_masks(
     assert {name: (line["shallow"], line["deep"]) for name, line in points.items()} == {
         "causal": (0, 0), "masked": (1, 1), "shallow": (1, 0)
     }  # fmt: skip
+    assert {line["backbone"] for line in points.values()} == {tiny_llm().name}
     lines = json.loads((results / "shallow/metrics.json").read_text())["metrics"]
     auc = next(line for line in lines if (line["metric"], line["group"]) == ("auc", "all"))
     assert [points["shallow"][name] for name in ("value", "low", "high")] == [auc[n] for n in ("value", "low", "high")]

@@ -19,7 +19,7 @@ from rectool.llm import document
 from rectool.llm.backbone import Backbone
 from rectool.llm.files import CONFIG, hushed
 from rectool.llm.mask_plan import MaskKind, MaskPlan
-from rectool.llm.origins import backbone_of, itself
+from rectool.llm.origins import backbone_of, itself, tuned_from
 from rectool.plots import DASHES, MARKERS, PALETTE, set_legend, set_title, shortened
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ def _short(count: int) -> str:
 
 def _point(run: Run, group: str, metric: str) -> dict[str, Any]:
     measure = _measure(run, group, metric)
-    plan, backbone = _model(run)
+    plan, backbone, origin = _model(run)
     kinds = plan.layers(int(backbone.config.get_text_config(decoder=True).num_hidden_layers))
     found = ends(kinds)
     if found is None:
@@ -207,7 +207,7 @@ def _point(run: Run, group: str, metric: str) -> dict[str, Any]:
         **{f"{end}_kind": kind for end, (kind, _) in found.items()},
         **{end: count for end, (_, count) in found.items()},
         "layers": len(kinds),
-        "backbone": backbone.label,
+        "backbone": origin,
         "parameters": parameters(backbone),
         "group": group,
         "metric": metric,
@@ -225,8 +225,8 @@ def _measure(run: Run, group: str, metric: str) -> Measure:
     return measure
 
 
-def _model(run: Run) -> tuple[MaskPlan, Backbone]:
-    """The mask plan of the model that was evaluated, and what it stands on.
+def _model(run: Run) -> tuple[MaskPlan, Backbone, str]:
+    """The mask plan of the model that was evaluated, its language model, and the name of what that was tuned from.
 
     Raises:
         RectoolError: the model is not there, or is no language model of rectool.
@@ -241,7 +241,8 @@ def _model(run: Run) -> tuple[MaskPlan, Backbone]:
     said = document.read(model)
     mask = run.about.get("language_model", {}).get("mask", said["mask"])  # it may have been made stricter by eval
     is_whole = CONFIG in model.manifest.files
-    return MaskPlan.parse(mask), itself(model) if is_whole else backbone_of(model, said["backbone"], None)
+    backbone = itself(model) if is_whole else backbone_of(model, said["backbone"], None)
+    return MaskPlan.parse(mask), backbone, tuned_from(model)
 
 
 def parameters(backbone: Backbone) -> int:

@@ -63,6 +63,16 @@ def backbone_of(artifact: Artifact, known: Mapping[str, Any], named: str | None)
     return backbones.find(str(paths[0].parent))
 
 
+def tuned_from(artifact: Artifact) -> str:
+    """What the model is called that an `llm` artifact was tuned from: its name on the hub, or that of its folder."""
+    for parent in artifact.manifest.parents:
+        if parent.role == backbones.ROLE:
+            return parent.path if parent.kind == HUB else folder.real(artifact.parent_path(parent)).name
+        if parent.role.startswith(f"{backbones.ROLE}:"):
+            return folder.real(artifact.parent_path(parent)).parent.name
+    return folder.real(artifact.path).name
+
+
 def refuse_other_backbone(artifact: Artifact, found: Backbone, needed: tuple[str, int, int]) -> None:
     config = found.config.get_text_config(decoder=True)
     there = (config.model_type, found.vocabulary, config.hidden_size)
