@@ -23,8 +23,8 @@ VARIABLES = str.split("""
 RATED = "sasrecllm", "sella-rec", "collm", "tallrec", "personprompt"
 RANKED = "hatllm", "bigrec", "e4srec", "llara"
 WRITES_DOWN = """#!/usr/bin/env bash
-printf '%q ' rectool "$@" >> "$WRITTEN"
-echo >> "$WRITTEN"
+line=$(printf '%q ' rectool "$@")
+echo "$line" >> "$WRITTEN"  # at once: two may write at a time
 """
 
 

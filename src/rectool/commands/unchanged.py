@@ -30,13 +30,14 @@ def kept(name: str, groups: Sequence[Any]) -> bool:
     make = next((group for group in groups if isinstance(group, Make)), None)
     if make is None or not make.update or make.dry_run or make.parent or processes.world_size() > 1:
         return False
-    from rectool.artifacts import kinds, open_artifact
-    from rectool.artifacts.artifact import manifest_exists
+    from rectool.artifacts import folder, kinds, open_artifact
+    from rectool.artifacts.artifact import is_whole, manifest_exists
     from rectool.artifacts.inputs import standing
 
-    if not manifest_exists(make.out):
-        return False
     try:
+        folder.settle(make.out, is_whole, replace=True)
+        if not manifest_exists(make.out):
+            return False
         artifact = open_artifact(make.out)
         made = artifact.manifest
         if made.kind_version != kinds.named(made.kind).version or not _same_words(made, name, make, groups):
