@@ -44,7 +44,7 @@ if [ -z "${LLM:-}" ]; then
   export SMALL=yes
   export TUNE="--learning-rate 3e-3 --batch-size 64 --steps 300 --validate-steps 300 --validate-rows 1000"
   export JOIN="--learning-rate 1e-3 --batch-size 64 --steps 150 --validate-steps 150 --validate-rows 1000"
-  NEXT="--learning-rate 2e-3 --batch-size 64 --steps 180 --validate-steps 180 --validate-rows 1000"
+  NEXT="--learning-rate 2e-3 --batch-size 64 --steps 150 --validate-steps 150 --validate-rows 1000"
 
   # The last chapter needs nothing of those before it. Models as small as these keep one core busy and hardly a second.
   cores=$(getconf _NPROCESSORS_ONLN)
