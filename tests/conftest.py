@@ -70,6 +70,39 @@ def rectool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return run
 
 
+@pytest.fixture(scope="session")
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, int], Path]:
+    """A data set of `prep synthetic` with so many users and items: `synthetic(40, 50)`.
+
+    The same numbers give the same folder, which no test may change.
+    """
+    made: dict[tuple[int, int], Path] = {}
+
+    def make(users: int, items: int) -> Path:
+        if (users, items) not in made:
+            out = tmp_path_factory.mktemp("data") / "tiny"
+            with pytest.MonkeyPatch.context() as patched, pytest.raises(SystemExit) as stopped:
+                words = [
+                    "prep",
+                    "synthetic",
+                    "--users",
+                    str(users),
+                    "--items",
+                    str(items),
+                    "--quiet",
+                    "--out",
+                    str(out),
+                ]
+                patched.setattr(sys, "argv", ["rectool", *words])
+                cli.main()
+            assert stopped.value.code == 0
+            console.configure(quiet=False, json=False)
+            made[users, items] = out
+        return made[users, items]
+
+    return make
+
+
 @pytest.fixture(autouse=True)
 def plain_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No colours, a wide terminal, a cache of our own: the same everywhere."""

@@ -179,14 +179,6 @@ def broadcast_tensors(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Te
     return received
 
 
-def barrier() -> None:
-    """Wait until all processes are here."""
-    if _shared.store is not None:
-        import torch
-
-        all_reduce_sum(torch.zeros(()))
-
-
 def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
     """The sum over all processes, in place; the same bits in each."""
     if _shared.store is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,28 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the tests of a file keep what they make once."""
     return tmp_path_factory.mktemp("shelf")
+
+
+@pytest.fixture
+def shelved(rectool: Callable[..., Any], shelf: Path) -> Callable[[Mapping[str, Sequence[object]]], dict[str, Path]]:
+    """What command lines make, each once for the tests of a file: `shelved({"mf": ("train-cf", data)})["mf"]`."""
+
+    def make(lines: Mapping[str, Sequence[object]]) -> dict[str, Path]:
+        for name, words in lines.items():
+            if not (shelf / name).exists():
+                done = rectool(*words, "--quiet", "--out", shelf / name)
+                assert done.code == 0, done.stderr
+        return {name: shelf / name for name in lines}
+
+    return make
+
+
+@pytest.fixture
+def weights_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test fails if a language model's weights are read."""
+    from rectool.llm.backbone import Backbone
+
+    monkeypatch.setattr(Backbone, "model", lambda *_, **__: pytest.fail("weights are read"))
 
 
 @pytest.fixture

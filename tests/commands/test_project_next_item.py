@@ -28,20 +28,16 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
-def parents(data: Path, shelf: Path, rectool: Command, tiny_llm: Callable[..., Path]) -> dict[str, Path]:
+def parents(data: Path, shelved: Command, tiny_llm: Callable[..., Path]) -> dict[str, Path]:
     """What soft tokens and heads are made of, and a tuned adapter; made once."""
     next_item, llm = ("--task", "next-item"), ("--llm", tiny_llm("llama"))
     sasrec = ("--model", "sasrec", *next_item, "--embedding-size", 8, "--epochs", 1, "--max-length", 6)
-    lines: dict[str, tuple[object, ...]] = {
+    lines = {
         "sasrec": ("train-cf", data, *sasrec),
         "hatllm": ("tune-lora", data, *llm, *next_item, "--steps", 2, "--history", 3, "--mask", "in:1,cr:1"),
         "semantic": ("distill", data, *llm),
     }
-    for name, words in lines.items():
-        if not (shelf / name).exists():
-            done = rectool(*words, "--quiet", "--out", shelf / name)
-            assert done.code == 0, done.stderr
-    return {name: shelf / name for name in lines}
+    return shelved(lines)
 
 
 @pytest.fixture

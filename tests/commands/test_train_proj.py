@@ -21,7 +21,6 @@ from rectool.data.dataset import Dataset
 from rectool.evaluation.auc import auc
 from rectool.llm import adapter as adapters
 from rectool.llm import recommender as recommenders
-from rectool.llm.backbone import Backbone
 from rectool.llm.soft_saved import parts_of
 from rectool.training.lora_settings import Adapters
 from rectool.training.run import Run
@@ -38,20 +37,16 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
-def parents(data: Path, shelf: Path, rectool: Command, tiny_llm: Callable[..., Path]) -> dict[str, Path]:
+def parents(data: Path, shelf: Path, shelved: Command, tiny_llm: Callable[..., Path]) -> dict[str, Path]:
     """What soft tokens are made of, and a tuned adapter; made once."""
-    lines: dict[str, tuple[object, ...]] = {
+    lines = {
         "mf": ("train-cf", data, "--model", "mf", "--embedding-size", 8, "--epochs", 2),
         "sasrec": ("train-cf", data, "--model", "sasrec", "--embedding-size", 8, "--epochs", 1, "--max-length", 6),
         "lora": ("tune-lora", data, "--llm", tiny_llm("llama"), "--samples", 60, "--epochs", 1, "--history", 3),
         "semantic": ("distill", data, "--llm", tiny_llm("llama")),
         "aligned": ("align", data, "--semantic", shelf / "semantic", "--embedding-size", 8, "--epochs", 1),
     }
-    for name, words in lines.items():
-        if not (shelf / name).exists():
-            done = rectool(*words, "--quiet", "--out", shelf / name)
-            assert done.code == 0, done.stderr
-    return {name: shelf / name for name in lines}
+    return shelved(lines)
 
 
 @pytest.fixture
@@ -396,10 +391,10 @@ def test_a_dry_run_writes_nothing(data: Path, project: Command, parents: dict[st
         ("--adapter @lora --cf @mf --parent moon=x", "--parent moon: rectool train-proj reads no artifact"),
     ],
 )
+@pytest.mark.usefixtures("weights_unread")
 def test_what_does_not_go_together_is_refused_before_weights_are_read(
-    flags: str, said: str, project: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    flags: str, said: str, project: Command, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(Backbone, "model", lambda *_, **__: pytest.fail("weights are read"))
     done = project(*flags.split())
     assert done.code == 2
     assert said in done.error

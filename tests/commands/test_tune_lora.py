@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from rectool import cli
 from rectool.artifacts import Artifact, open_artifact
 from rectool.artifacts.schemas import CURVE
 from rectool.data.dataset import Dataset
@@ -35,15 +33,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def data(synthetic: Callable[[int, int], Path]) -> Path:
     """A dataset of 25 users, with labels."""
-    out = tmp_path_factory.mktemp("data") / "tiny"
-    with pytest.MonkeyPatch.context() as patched, pytest.raises(SystemExit) as stopped:
-        words = ["prep", "synthetic", "--users", "25", "--items", "40", "--quiet", "--out", str(out)]
-        patched.setattr(sys, "argv", ["rectool", *words])
-        cli.main()
-    assert stopped.value.code == 0
-    return out
+    return synthetic(25, 40)
 
 
 @pytest.fixture
@@ -398,11 +390,11 @@ def test_the_same_seed_gives_the_same_bytes(tune: Command, tmp_path: Path) -> No
         (["--depth", 2], "rectool tune-lora has no flag --depth"),
     ],
 )
+@pytest.mark.usefixtures("weights_unread")
 @pytest.mark.parametrize("dry", [False, True])
 def test_what_does_not_go_together_is_refused_before_weights_are_read(
-    flags: list[Any], said: str, dry: bool, tune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    flags: list[Any], said: str, dry: bool, tune: Command, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(tuning.Backbone, "model", lambda *_, **__: pytest.fail("weights are read"))
     done = tune(*flags, *(["--dry-run"] if dry else []))
     assert done.code == 2
     assert said in done.error

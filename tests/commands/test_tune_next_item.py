@@ -17,7 +17,6 @@ from safetensors.torch import load_file
 from rectool.artifacts import open_artifact
 from rectool.data.dataset import Dataset
 from rectool.llm import recommender as recommenders
-from rectool.training import tuning
 
 Command = Callable[..., Any]
 CPU = torch.device("cpu")
@@ -237,11 +236,11 @@ def test_a_collaborative_model_starts_from_the_keys(
         (["--mask", "in:1,or:*,cr:5"], "--mask in:1,or:*,cr:5 is for 6 layers or more, but the model has 2"),
     ],
 )
+@pytest.mark.usefixtures("weights_unread")
 @pytest.mark.parametrize("dry", [False, True])
 def test_what_does_not_go_together_is_refused_before_weights_are_read(
-    flags: list[Any], said: str, dry: bool, tune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    flags: list[Any], said: str, dry: bool, tune: Command, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(tuning.Backbone, "model", lambda *_, **__: pytest.fail("weights are read"))
     done = tune(*flags, *(["--dry-run"] if dry else []))
     assert done.code == 2
     assert said in done.error

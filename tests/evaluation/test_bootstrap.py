@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rectool.errors import RectoolError
 from rectool.evaluation import bootstrap
-from rectool.evaluation.bootstrap import differences, interval, paired, replicates, weights
+from rectool.evaluation.bootstrap import Difference, differences, interval, replicates, weights
 from rectool.evaluation.metrics import CTR, metric
 from rectool.evaluation.predictions import Predictions
 
@@ -54,6 +54,10 @@ def resampled(found: Predictions, draw: NDArray[Any]) -> Predictions:
 def cells(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A draw or two at a time, and all of them."""
     monkeypatch.setattr(bootstrap, "_CELLS", request.param)
+
+
+def paired(name: str, *of: Any, **more: Any) -> Difference:
+    return differences([name], *of, **more)[name]
 
 
 @pytest.mark.usefixtures("cells")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from rectool import cli, console
 from rectool.artifacts import open_artifact
 from rectool.data.dataset import Dataset
 from rectool.figures.attended import Attended
@@ -21,14 +19,8 @@ from rectool.prompts.prompts import Prompts
 
 
 @pytest.fixture(scope="session")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    out: Path = tmp_path_factory.mktemp("data") / "tiny"
-    with pytest.MonkeyPatch.context() as patched, pytest.raises(SystemExit):
-        words = ["prep", "synthetic", "--users", "40", "--items", "50", "--quiet", "--out", str(out)]
-        patched.setattr(sys, "argv", ["rectool", *words])
-        cli.main()
-    console.configure(quiet=False, json=False)
-    return Dataset(open_artifact(out, "dataset"))
+def dataset(synthetic: Callable[[int, int], Path]) -> Dataset:
+    return Dataset(open_artifact(synthetic(40, 50), "dataset"))
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from rectool import cli, console
 from rectool.artifacts import open_artifact
 from rectool.data.dataset import Dataset
 from rectool.data.histories import HistoryRule
@@ -141,16 +139,9 @@ def prompts_of_groups() -> Callable[..., tuple[TokenRows, NDArray[np.int64]]]:
 
 
 @pytest.fixture(scope="session")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+def dataset(synthetic: Callable[[int, int], Path]) -> Dataset:
     """The embedded data set made tiny."""
-    out = tmp_path_factory.mktemp("data") / "tiny"
-    with pytest.MonkeyPatch.context() as patched, pytest.raises(SystemExit) as stopped:
-        words = ["prep", "synthetic", "--users", "40", "--items", "50", "--quiet", "--out", str(out)]
-        patched.setattr(sys, "argv", ["rectool", *words])
-        cli.main()
-    assert stopped.value.code == 0
-    console.configure(quiet=False, json=False)
-    return Dataset(open_artifact(out, "dataset"))
+    return Dataset(open_artifact(synthetic(40, 50), "dataset"))
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rectool import cli, console
+from rectool import console
 from rectool.artifacts import open_artifact
 from rectool.artifacts.schemas import SPLITS
 from rectool.data.dataset import Dataset
@@ -38,15 +37,9 @@ def loud() -> None:
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny(synthetic: Callable[[int, int], Path]) -> Path:
     """A dataset artifact of 40 users."""
-    out = tmp_path_factory.mktemp("data") / "tiny"
-    with pytest.MonkeyPatch.context() as patched, pytest.raises(SystemExit) as stopped:
-        words = ["prep", "synthetic", "--users", "40", "--items", "50", "--quiet", "--out", str(out)]
-        patched.setattr(sys, "argv", ["rectool", *words])
-        cli.main()
-    assert stopped.value.code == 0
-    return out
+    return synthetic(40, 50)
 
 
 @pytest.fixture(scope="session")

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.training.objectives import gradients, summed, tuned
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
 
 from rectool.llm.head import AnswerHead
 from rectool.prompts.layout import Answers
 from rectool.prompts.tokens import TokenRows, bounds
-from rectool.training.adapting import adapt, dissect
 from rectool.training.answers import AnswerCriterion
 from rectool.training.asking import compute_twice
 from rectool.training.lora_settings import Lora
@@ -41,48 +40,24 @@ LABELS = np.random.default_rng(1).integers(0, 2, ROWS).astype(np.int8)
 def made(
     folder: Path, tokens: TokenRows, parts: TokenParts, lora: Lora, answer_loss: Any = "softmax"
 ) -> PromptObjective:
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    torch.manual_seed(0)
-    adapted = adapt(model, lora, dissect(model, lora).targets)
-    with torch.no_grad():
-        for name, parameter in adapted.named_parameters():
-            if ".lora_B." in name:
-                parameter.normal_(std=0.1)
-    adapted.train()
-    for part in adapted.modules():
-        if isinstance(part, nn.Dropout):
-            part.p = 0.0
-    criterion = AnswerCriterion(AnswerHead(adapted, ANSWERS, answer_loss), LABELS, CPU)
-    return PromptObjective(Trainable(adapted), adapted, tokens, criterion, parts, dict, CPU)
-
-
-def gradients(objective: PromptObjective, batch: Any, count: int = 1) -> tuple[float, dict[str, Tensor]]:
-    """Of a batch, computed as the loop does."""
-    objective.module.zero_grad()
-    total = 0.0
-    for part in objective.parts(batch, count):
-        loss = objective.loss(part)
-        loss.backward()
-        total += float(loss.detach())
-    return total, {name: p.grad.clone() for name, p in objective.module.named_parameters() if p.grad is not None}
+    model, _ = tuned(folder, lora)
+    criterion = AnswerCriterion(AnswerHead(model, ANSWERS, answer_loss), LABELS, CPU)
+    return PromptObjective(Trainable(model), model, tokens, criterion, parts, dict, CPU)
 
 
 def slow(objective: PromptObjective, batch: Any, answer_loss: str) -> tuple[float, dict[str, Tensor]]:
     """A prompt at a time, logits of the whole vocabulary, cross-entropy over both answers."""
-    objective.module.zero_grad()
-    total = 0.0
-    for sample in batch:
+
+    def loss(sample: int) -> Tensor:
         ids = torch.from_numpy(objective.tokens.padded(np.array([sample]))[0])
         logits = objective.model(input_ids=ids).logits[0, -1]
         label = torch.tensor(int(LABELS[sample]))
         if answer_loss == "softmax":
             both = logits[list(ANSWERS.ids)]
-            loss = nn.functional.cross_entropy(both[None], 1 - label[None])
-        else:
-            loss = nn.functional.binary_cross_entropy_with_logits(logits[ANSWERS.ids[0]], label.float())
-        loss.backward()
-        total += float(loss.detach())
-    return total, {name: p.grad.clone() for name, p in objective.module.named_parameters() if p.grad is not None}
+            return nn.functional.cross_entropy(both[None], 1 - label[None])
+        return nn.functional.binary_cross_entropy_with_logits(logits[ANSWERS.ids[0]], label.float())
+
+    return summed(objective.module, map(loss, batch))
 
 
 @pytest.mark.parametrize("answer_loss", ["softmax", "yes-logit"])

@@ -9,16 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.training.objectives import gradients, summed, tuned
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
 
 from rectool.llm.body import body_of
 from rectool.llm.item_head import ItemHead
 from rectool.llm.mask_plan import MaskPlan
-from rectool.llm.masks import mask_inputs, masked, spans_of
+from rectool.llm.masks import mask_inputs, spans_of
 from rectool.prompts.tokens import TokenRows, bounds
 from rectool.training import losses
-from rectool.training.adapting import adapt, dissect
 from rectool.training.item_targets import ItemCriterion
 from rectool.training.lora_settings import Lora
 from rectool.training.prompted import PromptObjective, Trainable
@@ -47,50 +46,24 @@ def tokens() -> TokenRows:
 
 
 def made(folder: Path, tokens: TokenRows, parts: TokenParts, head: ItemHead, plan: str) -> PromptObjective:
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    lora = Lora(dropout=0.0)
-    torch.manual_seed(0)
-    adapted = adapt(model, lora, dissect(model, lora).targets)
-    with torch.no_grad():
-        for name, parameter in adapted.named_parameters():
-            if ".lora_B." in name:
-                parameter.normal_(std=0.1)
-    for part in adapted.modules():
-        if isinstance(part, nn.Dropout):
-            part.p = 0.0
-    mask = MaskPlan.parse(plan)
-    if not mask.is_causal:
-        masked(adapted)
+    model, layers = tuned(folder, Lora(dropout=0.0), plan)
     criterion = ItemCriterion(head, TARGETS, CPU)
-    layers = () if mask.is_causal else mask.layers(2)
-    return PromptObjective(Trainable(adapted, head=head), adapted, tokens, criterion, parts, dict, CPU, layers)
-
-
-def gradients(objective: PromptObjective, batch: Any) -> tuple[float, dict[str, Tensor]]:
-    objective.module.zero_grad()
-    total = 0.0
-    for part in objective.parts(batch, 1):
-        loss = objective.loss(part)
-        loss.backward()
-        total += float(loss.detach())
-    return total, {name: p.grad.clone() for name, p in objective.module.named_parameters() if p.grad is not None}
+    return PromptObjective(Trainable(model, head=head), model, tokens, criterion, parts, dict, CPU, layers)
 
 
 def slow(objective: PromptObjective, batch: Any, plan: str) -> tuple[float, dict[str, Tensor]]:
     """One prompt at a time, logits of all items, and nothing dropped."""
-    objective.module.zero_grad()
-    total = 0.0
     head = objective.module.head
-    for sample in batch:
+
+    def loss(sample: int) -> Tensor:
         places = np.array([sample])
         ids = torch.from_numpy(objective.tokens.padded(places)[0])
         masks = mask_inputs(MaskPlan.parse(plan).layers(2), spans_of(objective.tokens, places, ids.shape[1], CPU))
         hidden = body_of(objective.model)(input_ids=ids, use_cache=False, **masks).last_hidden_state[0, -1]
         logits = head.keys() @ hidden
-        loss = nn.functional.cross_entropy(logits[None], torch.tensor([int(TARGETS[sample])]))
-        loss.backward()
-        total += float(loss.detach())
-    return total, {name: p.grad.clone() for name, p in objective.module.named_parameters() if p.grad is not None}
+        return nn.functional.cross_entropy(logits[None], torch.tensor([int(TARGETS[sample])]))
+
+    return summed(objective.module, map(loss, batch))
 
 
 @pytest.mark.parametrize("parts", WAYS)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from tests.training.objectives import gradients
 from transformers import AutoModelForCausalLM
 
 from rectool.data.dataset import Dataset
@@ -73,17 +73,6 @@ def make(dataset: Dataset, tiny_llm: Callable[..., Path]) -> Callable[..., SoftO
         return objective
 
     return made
-
-
-def gradients(objective: SoftObjective, batch: Any, count: int = 1) -> tuple[float, dict[str, Tensor]]:
-    """Of a batch, computed as the loop does."""
-    objective.module.zero_grad()
-    total = 0.0
-    for part in objective.parts(batch, count):
-        loss = objective.loss(part)
-        loss.backward()
-        total += float(loss.detach())
-    return total, {name: p.grad.clone() for name, p in objective.module.named_parameters() if p.grad is not None}
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "mistral", "gpt2"])

@@ -9,16 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.training.objectives import gradients, summed, tuned
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
 
 from rectool.errors import RectoolError
 from rectool.llm.body import body_of, causal_of
-from rectool.llm.mask_plan import MaskPlan
-from rectool.llm.masks import mask_inputs, masked, spans_of
+from rectool.llm.masks import mask_inputs, spans_of
 from rectool.llm.title_head import TitleHead
 from rectool.prompts.tokens import TokenRows, bounds
-from rectool.training.adapting import adapt, dissect
 from rectool.training.lora_settings import Lora
 from rectool.training.titles import TitleCriterion, TitleObjective
 from rectool.training.token_parts import TokenParts
@@ -51,41 +49,15 @@ def outputs() -> TokenRows:
 def made(
     folder: Path, tokens: TokenRows, outputs: TokenRows, parts: TokenParts, lora: Lora, plan: str = "causal"
 ) -> TitleObjective:
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    torch.manual_seed(0)
-    adapted = adapt(model, lora, dissect(model, lora).targets)
-    with torch.no_grad():
-        for name, parameter in adapted.named_parameters():
-            if ".lora_B." in name:
-                parameter.normal_(std=0.1)
-    mask = MaskPlan(plan)
-    if not mask.is_causal:
-        masked(adapted)
-    adapted.train()
-    for part in adapted.modules():
-        if isinstance(part, nn.Dropout):
-            part.p = 0.0
-    criterion = TitleCriterion(TitleHead(adapted), outputs, TARGETS, CPU)
-    layers = () if mask.is_causal else mask.layers(2)
-    return TitleObjective(adapted, adapted, tokens, criterion, parts, dict, CPU, layers)
-
-
-def gradients(objective: TitleObjective, batch: Any, count: int = 1) -> tuple[float, dict[str, Tensor]]:
-    """Of a batch, computed as the loop does."""
-    objective.module.zero_grad()
-    total = 0.0
-    for part in objective.parts(batch, count):
-        loss = objective.loss(part)
-        loss.backward()
-        total += float(loss.detach())
-    return total, {name: p.grad.clone() for name, p in objective.module.named_parameters() if p.grad is not None}
+    model, layers = tuned(folder, lora, plan)
+    criterion = TitleCriterion(TitleHead(model), outputs, TARGETS, CPU)
+    return TitleObjective(model, model, tokens, criterion, parts, dict, CPU, layers)
 
 
 def slow(objective: TitleObjective, outputs: TokenRows, batch: Any) -> tuple[float, dict[str, Tensor]]:
     model: Any = objective.module
-    model.zero_grad()
-    total = 0.0
-    for sample in batch:
+
+    def loss(sample: int) -> Tensor:
         prompt = objective.tokens.take(np.array([sample]))
         title = outputs.take(TARGETS[[sample]])
         whole = prompt.followed_by(title)
@@ -96,10 +68,9 @@ def slow(objective: TitleObjective, outputs: TokenRows, batch: Any) -> tuple[flo
         states = body_of(model)(input_ids=ids, use_cache=False, **masks).last_hidden_state
         logits = causal_of(model).get_output_embeddings()(states)[0]
         first = len(prompt.ids)
-        loss = nn.functional.cross_entropy(logits[first - 1 : -1], ids[0, first:], reduction="sum")
-        loss.backward()
-        total += float(loss.detach())
-    return total, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        return nn.functional.cross_entropy(logits[first - 1 : -1], ids[0, first:], reduction="sum")
+
+    return summed(model, map(loss, batch))
 
 
 @pytest.mark.parametrize("plan", ["causal", "in:1,cr:1", "isolate:1,cr-last:1"])

@@ -89,23 +89,6 @@ def interval(drawn: Floats, confidence: float = CONFIDENCE) -> tuple[float, floa
     return float(low), float(high)
 
 
-def paired(
-    name: str,
-    first: Predictions,
-    second: Predictions,
-    rows: NDArray[Any] | None = None,
-    *,
-    threshold: float | tuple[float, float] = 0.5,
-    draws: int = DRAWS,
-    seed: int = 0,
-    confidence: float = CONFIDENCE,
-) -> Difference:
-    """`differences` of one metric."""
-    return differences([name], first, second, rows, threshold=threshold, draws=draws, seed=seed, confidence=confidence)[
-        name
-    ]
-
-
 def differences(
     names: Sequence[str],
     first: Predictions | Sequence[Predictions],
