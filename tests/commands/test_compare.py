@@ -20,7 +20,7 @@ from matplotlib.image import imread
 from safetensors.numpy import save_file
 
 from rectool.artifacts import Input, Making, digests, open_artifact, schemas, write
-from rectool.evaluation.bootstrap import paired
+from rectool.evaluation.bootstrap import differences
 from rectool.evaluation.predictions import Predictions
 
 Command = Callable[..., Any]
@@ -263,7 +263,7 @@ def test_tests_are_those_of_the_bootstrap_on_the_rows_of_the_group(bench: Bench,
     rows = {"all": np.ones(ROWS, bool), "warm": GROUPS == "warm", "cold": GROUPS != "warm"}
     for group, mask in rows.items():
         for metric in ("auc", "uauc", "log_loss", "f1"):
-            expected = paired(metric, first, second, mask, threshold=(0.6, 0.4), draws=100, seed=7)
+            expected = differences([metric], first, second, mask, threshold=(0.6, 0.4), draws=100, seed=7)[metric]
             assert found[group, metric] == pytest.approx({**asdict(expected), "beyond_chance": expected.p_value < 0.05})
     assert found["cold-item", "auc"] == found["cold", "auc"]
     assert found["warm", "auc"] != found["all", "auc"]
