@@ -140,6 +140,24 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def untuned() -> Callable[..., Any]:
+    """A backbone as it is, asked with a prompt, in fp32 on a CPU: `untuned(backbone, Prompting(history=3))`."""
+    import torch
+
+    from rectool.llm.recommender import assemble, refuse_unfit, usual_prompt
+    from rectool.prompts.prompts import Prompts
+
+    def make(backbone: Any, prompting: Any, **options: Any) -> Any:
+        usual, device = usual_prompt(backbone), torch.device("cpu")
+        prompts = Prompts.chosen(prompting, backbone.tokenizer(), default=usual, context=backbone.context)
+        refuse_unfit(prompts, backbone)
+        model = backbone.model(device=device, dtype=torch.float32)
+        return assemble(backbone, model, prompts, device=device, **options)
+
+    return make
+
+
 def _write_model(
     folder: Path,
     architecture: str,

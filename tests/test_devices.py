@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from rectool.devices import device_named, free_memory
+from rectool.devices import device_named, free_memory, used
 from rectool.errors import RectoolError
 
 CPU = torch.device("cpu")
@@ -53,6 +53,13 @@ def test_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 300)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 100)
     assert free_memory(torch.device("cuda:0")) == 1200
+
+
+def test_what_manifests_say_of_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert used(CPU) == {"device": "cpu"}
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 1000 + device.index)
+    assert used(torch.device("cuda:1")) == {"device": "GPU 1", "device_memory_bytes": 1001}
 
 
 def test_each_process_needs_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

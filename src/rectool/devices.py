@@ -6,6 +6,7 @@ import os
 import re
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -39,6 +40,16 @@ def device_named(name: str) -> torch.device:
             )
         torch.cuda.set_device(device)
     return device
+
+
+def used(device: torch.device) -> dict[str, Any]:
+    """What a manifest says of the device that a run was on: its name, and of a GPU the most memory that it took."""
+    if device.type != "cuda":
+        return {"device": device.type}
+    return {
+        "device": torch.cuda.get_device_name(device),
+        "device_memory_bytes": torch.cuda.max_memory_allocated(device),
+    }
 
 
 def precision_named(name: str, device: torch.device) -> torch.dtype:

@@ -20,7 +20,10 @@ from matplotlib.image import imread
 from safetensors.numpy import save_file
 
 from rectool.artifacts import Input, Making, digests, open_artifact, schemas, write
+from rectool.errors import RectoolError
+from rectool.evaluation import runs
 from rectool.evaluation.bootstrap import differences
+from rectool.evaluation.compare import Seeds, compare
 from rectool.evaluation.predictions import Predictions
 
 Command = Callable[..., Any]
@@ -436,6 +439,19 @@ def test_a_data_set_that_moved_still_compares(bench: Bench, rectool: Command) ->
     bench.ctr()
     shutil.rmtree("data")
     assert rectool("compare", "results", "--out", "compared", "--no-figures").code == 0
+
+
+def test_seeds_that_cannot_be_paired_are_all_named(bench: Bench) -> None:
+    """Of several seeds, the one with other labels need not be the last."""
+    for name in ("base", "one", "two"):
+        bench.result(name, CTR["mf"])
+    path = Path("one/predictions.parquet")
+    table = pq.read_table(path)
+    labels = pa.array(1 - LABELS, pa.int8())
+    pq.write_table(table.set_column(table.column_names.index("label"), "label", labels), path)
+    base, *seeds = runs.read([Path("base"), Path("one"), Path("two")], ["base", "one", "two"])
+    with pytest.raises(RectoolError, match=r"^one, two and base cannot be paired: .* the same labels"):
+        compare([base], base, seeds=[Seeds("mf", seeds)], draws=10)
 
 
 def test_a_model_that_is_gone_leaves_no_curve(bench: Bench, rectool: Command) -> None:

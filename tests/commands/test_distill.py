@@ -51,13 +51,13 @@ def data(rectool: Command, shelf: Path) -> Path:
 
 
 @pytest.fixture
-def tuned(data: Path, shelf: Path, tiny_llm: Callable[..., Path]) -> Path:
+def tuned(data: Path, shelf: Path, tiny_llm: Callable[..., Path], untuned: Callable[..., Any]) -> Path:
     """An `llm` artifact with an adapter that does something."""
     out = shelf / "lora"
     if out.exists():
         return out
     found = backbone.find(str(tiny_llm("llama")))
-    plain = recommender.untuned(found, Prompting(), device=CPU, dtype=torch.float32)
+    plain = untuned(found, Prompting())
     config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
     torch.manual_seed(3)
     with adapter.peft_of_today():
@@ -122,6 +122,7 @@ def test_a_causal_model_equals_the_slow_way(
         "precision": "float32",
         "prompt": prompts.record(),
     }
+    assert made.manifest.run["device"] == "cpu"
     assert (made.manifest.metrics["shortened"], made.manifest.metrics["same_as_another"]) == (0, 0)
 
 
@@ -210,6 +211,36 @@ def test_a_terminal_is_shown_what_lies_near(
     assert "\x1b" not in shown
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--device", "cuda:99"], "--device cuda:99 is not there"),
+        (["--device", "cpu", "--precision", "fp16"], "--precision fp16 needs a GPU"),
+        (["--device", "cpu", "--quantize", "4bit"], "--quantize 4bit needs a GPU"),
+        (["--prompt", "hatllm"], "--prompt hatllm is of task next-item, but item is needed"),
+        (["--layer", 99], "--layer 99: the model has layers 0 (the embeddings) to 2"),
+    ],
+)
+@pytest.mark.parametrize("dry", [False, True])
+def test_what_does_not_go_together_is_refused_before_weights_are_read(
+    rectool: Command,
+    data: Path,
+    tuned: Path,
+    tiny_llm: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    flags: list[Any],
+    said: str,
+    dry: bool,
+) -> None:
+    monkeypatch.setattr(backbone.Backbone, "model", None)
+    for model in (("--llm", tiny_llm("llama")), ("--adapter", tuned)):
+        words = (*model, *flags, *(["--dry-run"] if dry else []))
+        done = rectool("distill", data, *words, "--out", tmp_path / "out")
+        assert done.code == 2
+        assert said in done.error
+
+
 def test_mistakes_are_one_line(
     rectool: Command, data: Path, tuned: Path, tiny_llm: Callable[..., Path], tiny_encoder: Path, tmp_path: Path
 ) -> None:
@@ -230,6 +261,7 @@ def test_mistakes_are_one_line(
     assert "prompt collm-text is of task ctr, but item is needed" in refused("--llm", llama, "--prompt", "collm-text")
     assert "--history 3: the prompt of an item tells no history" in refused("--llm", llama, "--history", 3)
     assert "is a dataset artifact, but an llm is needed" in refused("--adapter", data)
+    assert f"but {llama} is a folder; leave" in refused("--llm", llama, "--revision", "main")
     assert "name it with --llm alone" in refused("--adapter", tuned, "--revision", "main")
     assert "--batch-tokens 0 must be at least 1" in refused("--llm", llama, "--batch-tokens", 0)
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from rectool.artifacts import Input, Making, open_artifact, write
 from rectool.data.histories import HistoryRule
+from rectool.evaluation import scorer
 from rectool.models import saved
 from rectool.models.mf import MatrixFactorization, MatrixFactorizationSettings
 from rectool.models.model import CatalogueScores, Model, Sequences, Size
@@ -538,6 +539,20 @@ def test_a_threshold_cannot_be_chosen_without_probabilities(
 ) -> None:
     outcome = rectool("eval", data, ranker, "--task", "ctr", "--threshold", "valid", "--out", tmp_path / "out")
     assert "--threshold valid: mf, trained for next-item, gives no probabilities" in outcome.error
+
+
+@pytest.mark.parametrize("valid", ["none", "unliked"])
+@pytest.mark.parametrize("dry", [False, True])
+def test_a_threshold_cannot_be_chosen_without_liked_validation_rows(
+    rectool: Any, prepare: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, valid: str, dry: bool
+) -> None:
+    data = prepare("other", RATINGS.replace(*(("valid", "train") if valid == "none" else ("60,5,valid", "60,2,valid"))))
+    model, out = save(tmp_path / "mf", data, by_item(SCORES)), tmp_path / "out"
+    monkeypatch.setattr(scorer, "score_rows", None)  # nothing is scored before
+    outcome = rectool("eval", data, model, "--threshold", "valid", "--out", out, *(["--dry-run"] if dry else []))
+    assert outcome.code == 2
+    rows = data / "interactions.parquet"
+    assert f"--threshold valid: {rows} has no valid rows with label 1, on which one can be chosen" in outcome.error
 
 
 def test_an_empty_split_is_refused(rectool: Any, prepare: Any, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def tuned(data: Path, shelf: Path, tiny_llm: Callable[..., Path]) -> Callable[..., Path]:
+def tuned(data: Path, shelf: Path, tiny_llm: Callable[..., Path], untuned: Callable[..., Any]) -> Callable[..., Path]:
     """An `llm` artifact with an adapter that does something, or whose weights have all changed."""
 
     def make(name: str = "lora", *, full: bool = False, **prompting: Any) -> Path:
@@ -38,7 +38,7 @@ def tuned(data: Path, shelf: Path, tiny_llm: Callable[..., Path]) -> Callable[..
             return out
         found = backbone.find(str(tiny_llm("llama")))
         settings = Prompting(**{"prompt": "tallrec", "noun": "films", "history": 4, **prompting})
-        plain = recommender.untuned(found, settings, device=CPU, dtype=torch.float32, answer_loss="yes-logit")
+        plain = untuned(found, settings, answer_loss="yes-logit")
         model: Any = plain.model
         torch.manual_seed(3)
         if not full:
@@ -276,6 +276,7 @@ def test_mistakes_are_one_line(
     assert "--prompt nowhere is neither a file nor" in refused(llama, "--prompt", "nowhere")
     assert "--k is for --task next-item" in refused(llama, "--k", 3)
     assert "--revision is of a model of the hub" in refused(llama, "--revision", "main")
+    assert f"but {llama} is a folder; leave --revision out" in refused("--llm", llama, "--revision", "main")
     assert "--precision fp16 needs a GPU" in refused(llama, "--precision", "fp16")
     assert "--quantize 4bit needs a GPU" in refused(llama, "--quantize", "4bit")
     full = tuned("full", full=True)

@@ -310,6 +310,19 @@ def test_attention_inside_items_and_across_them_of_several_models(
     assert "--history: all of these models are asked as they were tuned" in refused.error
 
 
+@pytest.mark.parametrize("what", [("--row", 7), ("--within-across", "--rows", 3, "--llm")], ids=["one", "several"])
+def test_the_recorded_line_makes_the_figure_of_attention_again(
+    what: tuple[Any, ...], rectool: Command, tmp_path: Path, data: Path, tiny_llm: Callable[..., Path]
+) -> None:
+    out = tmp_path / "figure"
+    more = (*what, tiny_llm("gpt2")) if what[-1] == "--llm" else what
+    done(rectool("plot", "attention", data, tiny_llm(), *more, "--out", out))
+    line = open_artifact(out).manifest.command
+    assert line[1:5] == ["plot", "attention", str(data), str(tiny_llm())]
+    again = done(rectool(*line[1:], "--update"))
+    assert "is up to date" in again.stderr
+
+
 def test_sensitivity_to_the_depths_of_masks(
     rectool: Command, tmp_path: Path, data: Path, tuned: dict[str, Path], tiny_llm: Callable[..., Path]
 ) -> None:

@@ -321,6 +321,7 @@ def test_a_stopped_run_goes_on(
         (("LLM", "--retriever", "MODEL", "--candidates", 0), "--candidates 0 must be at least 1"),
         (("LLM", "--retriever", "MODEL", "--likes", "id:i1"), "--likes: mf knows its users from training only"),
         (("MODEL", "--likes", "id:i1"), "--likes: mf knows its users from training only"),
+        (("--llm", "LLM", "--revision", "main"), "revision main is of a model of the hub, but LLM is a folder"),
         (("MODEL", "--k", 0), "--k 0 must be at least 1"),
         (("MODEL", "--users", "nobody"), "--users nobody: DATA has no user 'nobody'"),
         (("MODEL", "--users", "EMPTY"), "--users EMPTY is empty; write the id of a user on each line"),

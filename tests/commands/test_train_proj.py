@@ -22,6 +22,9 @@ from rectool.evaluation.auc import auc
 from rectool.llm import adapter as adapters
 from rectool.llm import recommender as recommenders
 from rectool.llm.soft_saved import parts_of
+from rectool.training import train_proj as training
+from rectool.training import tuning
+from rectool.training.llm_way import Way
 from rectool.training.lora_settings import Adapters
 from rectool.training.run import Run
 from rectool.training.soft_settings import FitSoft, Freezing, InheritedPrompting, SoftTokenSettings, Sources, Standing
@@ -292,6 +295,32 @@ def test_no_epochs_only_put_the_parts_together(data: Path, rectool: Command, pro
     assert "curve.parquet" not in manifest.files
     assert np.isfinite(scores(out, Dataset(open_artifact(data)))).all()
     assert rectool("eval", data, out, "--out", tmp_path / "result").code == 0
+    mixed = ("--train", "projector,lora", "--mix", "linear", "--epochs", 0)
+    assert project("--adapter", "new", "--llm", "@llama", "--cf", "@mf", *mixed, out=tmp_path / "mixed").code == 0
+
+
+def test_a_model_that_reads_no_prefix_is_computed_in_the_way_that_its_whole_prompts_need(
+    project: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which is found out when its weights are there, and does not count them twice."""
+    ways, computed = [], []
+
+    def choose(setup: Any, wanted: Any, room: int) -> Way:
+        ways.append((wanted.longest, room))
+        return Way(256, len(ways) > 2, 0)
+
+    monkeypatch.setattr(tuning, "choose_way", choose)
+    monkeypatch.setattr(training, "can_prefix", lambda *_: False)
+    monkeypatch.setattr(tuning, "free_memory", lambda _: 10**9 - len(ways))
+    monkeypatch.setattr(training, "compute_twice", computed.append)
+    done = project("--adapter", "@lora", "--cf", "@mf", "--steps", 1)
+    assert done.code == 0, done.stderr
+    _, (without, room), (whole, again) = ways  # the first is that of the plan
+    assert without < whole
+    assert room == again == 10**9 - 1
+    assert len(computed) == 1
+    metrics = open_artifact(tmp_path / "out").manifest.metrics
+    assert (metrics["checkpointing"], metrics["prefixed"]) == (True, False)
 
 
 def test_a_new_projector_in_a_hybrid_that_goes_on(project: Command, tmp_path: Path) -> None:
@@ -304,6 +333,13 @@ def test_a_new_projector_in_a_hybrid_that_goes_on(project: Command, tmp_path: Pa
     assert project("--init-from", first, *flags, out=second).code == 0
     said = json.loads((second / "model.json").read_text())["soft"]["projector"]
     assert (said["inputs"], said["hidden"], said["activation"], said["from"]) == (8, 24, "gelu", None)
+    third = tmp_path / "third"
+    assert project("--init-from", second, "--projector-start", "random", "--steps", 1, out=third).code == 0
+    said = json.loads((third / "model.json").read_text())["soft"]["projector"]
+    assert (said["hidden"], said["activation"], said["from"]) == (24, "gelu", None)
+    narrow = ("--expansion", 0.001, "--projector-start", "random", "--steps", 1)
+    assert project("--init-from", first, *narrow, out=tmp_path / "narrow").code == 0
+    assert json.loads((tmp_path / "narrow/model.json").read_text())["soft"]["projector"]["hidden"] == 1
 
 
 def test_biases_are_told_and_inherited(data: Path, project: Command, tmp_path: Path) -> None:
@@ -386,14 +422,14 @@ def test_a_dry_run_writes_nothing(data: Path, project: Command, parents: dict[st
         ("--adapter @lora --cf @mf --samples 100000", "--samples 100000: "),
         ("--adapter @lora --cf @mf --quantize 4bit", "--quantize 4bit needs a GPU, but --device is cpu"),
         ("--adapter @lora --cf @mf --revision main", "--revision main needs --llm"),
+        ("--llm @qwen2 --adapter new --cf @mf --revision main", "revision main is of a model of the hub, but"),
         ("--cf @mf", "name a language model: --llm NAME|DIR"),
         ("--adapter @lora --cf @mf --llm @qwen2", "was tuned on a model of architecture llama"),
         ("--adapter @lora --cf @mf --parent moon=x", "--parent moon: rectool train-proj reads no artifact"),
     ],
 )
-@pytest.mark.usefixtures("weights_unread")
 def test_what_does_not_go_together_is_refused_before_weights_are_read(
-    flags: str, said: str, project: Command, tmp_path: Path
+    flags: str, said: str, project: Command, tmp_path: Path, weights_unread: None
 ) -> None:
     done = project(*flags.split())
     assert done.code == 2

@@ -41,6 +41,21 @@ def test_targets_and_histories(data: Dataset) -> None:
     assert data.histories(liked_only=False).padded(targets, 2).tolist() == [[0, 1], [1, 2]]
 
 
+def test_what_training_knows(data: Dataset, tmp_path: Path, rectool: Callable[..., Any]) -> None:
+    assert data.last_train_rows.tolist() == [0, 3]
+    assert data.known_rows.tolist() == [0, 3]
+
+    rows = ["user_id,item_id,timestamp,label,split"]
+    rows += ["u,a,1,,context", "u,b,2,1,train", "u,c,3,,context", "u,a,4,1,train", "u,b,5,,context", "u,c,6,1,test"]
+    rows += ["v,a,1,,context", "v,b,7,1,test", "w,c,8,0,train"]
+    (tmp_path / "other.csv").write_text("\n".join(rows) + "\n")
+    done = rectool("prep", "table", tmp_path / "other.csv", "--out", tmp_path / "other")
+    assert done.code == 0, done.stderr
+    other = Dataset(open_artifact(tmp_path / "other", "dataset"))
+    assert other.last_train_rows.tolist() == [3, -1, 8]
+    assert other.known_rows.tolist() == [0, 1, 2, 3, 8]
+
+
 def test_a_dataset_that_polars_wrote(data: Dataset, rectool: Callable[..., Any], tmp_path: Path) -> None:
     foreign = tmp_path / "foreign"
     foreign.mkdir()

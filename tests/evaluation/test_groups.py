@@ -24,7 +24,9 @@ def test_rules_are_read_as_they_are_written(text: str) -> None:
     assert str(WarmRule.parse(text)) == text
 
 
-@pytest.mark.parametrize("text", ["", "Seen", "count", "count>", "count>-1", "count>=3", "count>1.5", "count<3", "3"])
+@pytest.mark.parametrize(
+    "text", ["", "Seen", "count", "count>", "count>-1", "count>=3", "count>1.5", "count<3", "3", "count>1234567890"]
+)
 def test_what_is_no_rule(text: str) -> None:
     with pytest.raises(RectoolError, match="--warm"):
         WarmRule.parse(text)

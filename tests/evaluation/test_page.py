@@ -231,6 +231,9 @@ def test_a_figure_keeps_what_draws_and_nothing_else() -> None:
     assert "".join(page.inside("text")) == 'a < & "b"'
 
 
-@pytest.mark.parametrize(("seconds", "said"), [(3.14, "3.1 s"), (725, "12 min 05 s"), (7380, "2 h 03 min"), (None, "")])
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(3.14, "3.1 s"), (59.94, "59.9 s"), (59.97, "1 min 00 s"), (725, "12 min 05 s"), (7380, "2 h 03 min"), (None, "")],
+)
 def test_times_are_said_in_words(seconds: float | None, said: str) -> None:
     assert report._time(seconds) == said

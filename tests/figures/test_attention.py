@@ -13,7 +13,7 @@ from rectool import plots
 from rectool.figures.attended import Attended
 from rectool.figures.attention import SOFT_COLOR, Part, by_part, draw, maps, parts_of
 from rectool.llm.backbone import find
-from rectool.llm.recommender import untuned
+from rectool.llm.recommender import Recommender
 from rectool.prompts.settings import Prompting
 from rectool.prompts.show import Token
 
@@ -66,10 +66,11 @@ def test_weights_are_summed_over_what_is_looked_at() -> None:
                 assert np.isclose(found[layer, row, column], block.sum(axis=1).mean())
 
 
-def test_maps_are_those_of_the_model_and_leave_it_as_it_was(dataset: object, tiny_llm: Callable[..., Path]) -> None:
+def test_maps_are_those_of_the_model_and_leave_it_as_it_was(
+    dataset: object, tiny_llm: Callable[..., Path], untuned: Callable[..., Recommender]
+) -> None:
     folder = tiny_llm()
-    cpu = torch.device("cpu")
-    recommender = untuned(find(str(folder)), Prompting(history=3), device=cpu, dtype=torch.float32)
+    recommender = untuned(find(str(folder)), Prompting(history=3))
     before = recommender.model.config._attn_implementation
     found = maps(Attended.of(recommender, "tiny"), dataset, 20)
     assert recommender.model.config._attn_implementation == before != "eager"

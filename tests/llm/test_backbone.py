@@ -156,6 +156,12 @@ def test_an_artifact_of_another_kind(tmp_path: Path) -> None:
         find(str(out))
 
 
+def test_a_folder_has_no_revisions(tiny_llm: Tiny, artifact: Path) -> None:
+    for folder in (tiny_llm(), artifact):
+        with pytest.raises(RectoolError, match=f"revision main is of a model of the hub, but {folder} is a folder"):
+            find(str(folder), revision="main")
+
+
 def test_an_adapter_artifact(artifact: Path, tmp_path: Path) -> None:
     out = tmp_path / "llm"
     with write(out, "llm", Making(command=["rectool"], settings={}, seed=0, parents=[])) as draft:
@@ -268,8 +274,14 @@ def test_a_tokenizer_that_cannot_be_read(copied: Callable[..., Path], content: s
 
 
 def test_four_bits_need_a_gpu(tiny_llm: Tiny) -> None:
-    with pytest.raises(RectoolError, match=r"4bit needs a GPU and bitsandbytes: pip install 'rectool\[quant\]'"):
+    with pytest.raises(RectoolError, match="--quantize 4bit needs a GPU, but --device is cpu"):
         read(tiny_llm(), quantize="4bit")
+
+
+def test_four_bits_need_bitsandbytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(RectoolError, match=r"--quantize 4bit needs bitsandbytes: pip install 'rectool\[quant\]'"):
+        files.refuse_four_bits(torch.device("cuda"))
 
 
 def test_four_bits_as_qlora_has_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,11 +118,10 @@ def greedy(model: Any, prompt: np.ndarray, stop: int, most: int) -> list[int]:
     return ids[len(prompt) :]
 
 
-@pytest.mark.parametrize("pooling", ["last", "mean"])
-def test_the_nearest_titles_come_first(twins: Dataset, model: Any, prompts: Prompts, pooling: Any) -> None:
+def test_the_nearest_titles_come_first(twins: Dataset, model: Any, prompts: Prompts) -> None:
     tokens = prompts.rows(twins, ROWS)
     head = TitleHead(model)
-    scores = scores_of(grounder("nearest", model, head, prompts, twins, CPU, beams=1, pooling=pooling), tokens)
+    scores = scores_of(grounder("nearest", model, head, prompts, twins, CPU, beams=1), tokens)
     tokenizer, titles = prompts.tokenizer, twins.titles().to_pylist()
     longest = int(prompts.outputs(twins, np.arange(twins.items)).lengths.max())
     assert tokenizer.stop is not None
@@ -131,7 +130,7 @@ def test_the_nearest_titles_come_first(twins: Dataset, model: Any, prompts: Prom
         ids = [*tokenizer.start, *tokenizer.encode([text or "."]).ids.tolist()]
         with torch.no_grad():
             states = model(input_ids=torch.tensor([ids]), output_hidden_states=True).hidden_states[-1][0]
-        return states[-1] if pooling == "last" else states.mean(0)
+        return states[-1]
 
     keys = torch.stack([embedded(title) for title in titles])
     for row in range(len(ROWS)):

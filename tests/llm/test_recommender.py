@@ -22,7 +22,7 @@ from rectool.errors import RectoolError
 from rectool.llm import backbone as backbones
 from rectool.llm.adapter import peft_of_today
 from rectool.llm.backbone import Backbone, find
-from rectool.llm.recommender import Recommender, assemble, load, save, untuned
+from rectool.llm.recommender import Recommender, assemble, load, save
 from rectool.prompts.settings import Prompting
 
 CPU = torch.device("cpu")
@@ -30,6 +30,7 @@ FP32: dict[str, Any] = {"device": CPU, "dtype": torch.float32}
 
 Tiny = Callable[..., Path]
 Adapted = Callable[..., Any]
+Untuned = Callable[..., Recommender]
 Keep = Callable[..., Path]
 
 
@@ -58,9 +59,9 @@ def backbone(tiny_llm: Tiny) -> Backbone:
 
 
 @pytest.fixture
-def tuned(backbone: Backbone, adapted: Adapted) -> Recommender:
+def tuned(backbone: Backbone, adapted: Adapted, untuned: Untuned) -> Recommender:
     """A recommender with a live adapter."""
-    bare = untuned(backbone, Prompting(history=3), **FP32)
+    bare = untuned(backbone, Prompting(history=3))
     return assemble(backbone, adapted(bare.model), bare.prompts, device=CPU)
 
 
@@ -82,10 +83,15 @@ def keep(tmp_path: Path) -> Keep:
 @pytest.mark.parametrize("options", [{}, {"bos": False, "tied": True}, {"chat": True}])
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "mistral", "gpt2"])
 def test_scores_are_those_of_the_whole_model(
-    tiny_llm: Tiny, dataset: Dataset, rows: NDArray[np.int64], architecture: str, options: dict[str, bool]
+    tiny_llm: Tiny,
+    dataset: Dataset,
+    rows: NDArray[np.int64],
+    architecture: str,
+    options: dict[str, bool],
+    untuned: Untuned,
 ) -> None:
     found = find(str(tiny_llm(architecture, **options)))
-    recommender = untuned(found, Prompting(history=4, noun="movies"), **FP32)
+    recommender = untuned(found, Prompting(history=4, noun="movies"))
     expected = one_by_one(recommender, dataset, rows)
     assert expected.std() > 0.01
     told: list[int] = []
@@ -94,11 +100,11 @@ def test_scores_are_those_of_the_whole_model(
         np.testing.assert_allclose(scores, expected, atol=1e-5)
         assert scores.dtype == np.float32
     assert sum(told) == 2 * len(rows)
-    assert (recommender.name, recommender.task, recommender.answer_loss) == (found.name, "ctr", "softmax")
+    assert (recommender.name, recommender.task, recommender.answering.loss) == (found.name, "ctr", "softmax")
 
 
-def test_the_yes_logit_alone(backbone: Backbone, dataset: Dataset, rows: NDArray[np.int64]) -> None:
-    single = untuned(backbone, Prompting(), answer_loss="yes-logit", **FP32)
+def test_the_yes_logit_alone(backbone: Backbone, dataset: Dataset, rows: NDArray[np.int64], untuned: Untuned) -> None:
+    single = untuned(backbone, Prompting(), answer_loss="yes-logit")
     tokens = single.prompts.rows(dataset, rows[:1])
     logits = single.model(input_ids=torch.from_numpy(tokens.ids.astype(np.int64))[None]).logits[0, -1]
     np.testing.assert_allclose(
@@ -108,10 +114,16 @@ def test_the_yes_logit_alone(backbone: Backbone, dataset: Dataset, rows: NDArray
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
 def test_an_adapter_is_an_ordinary_peft_folder(
-    tiny_llm: Tiny, adapted: Adapted, keep: Keep, dataset: Dataset, rows: NDArray[np.int64], architecture: str
+    tiny_llm: Tiny,
+    adapted: Adapted,
+    keep: Keep,
+    dataset: Dataset,
+    rows: NDArray[np.int64],
+    architecture: str,
+    untuned: Untuned,
 ) -> None:
     found = find(str(tiny_llm(architecture)))
-    bare = untuned(found, Prompting(history=3), **FP32)
+    bare = untuned(found, Prompting(history=3))
     before = bare.score(dataset, rows)
     live = assemble(found, adapted(bare.model), bare.prompts, device=CPU)
     expected = live.score(dataset, rows)
@@ -145,10 +157,10 @@ def test_an_adapter_is_an_ordinary_peft_folder(
 
 
 def test_a_model_tuned_as_a_whole_is_an_ordinary_folder(
-    tiny_llm: Tiny, keep: Keep, dataset: Dataset, rows: NDArray[np.int64]
+    tiny_llm: Tiny, keep: Keep, dataset: Dataset, rows: NDArray[np.int64], untuned: Untuned
 ) -> None:
     found = find(str(tiny_llm(tied=True, chat=True)))
-    full = untuned(found, Prompting(history=3), **FP32)
+    full = untuned(found, Prompting(history=3))
     with torch.no_grad():
         for part in full.model.parameters():
             part += 0.02 * torch.randn_like(part)
@@ -313,8 +325,8 @@ def test_a_document_that_cannot_be_used(
         load(open_artifact(out, "llm"), **FP32)
 
 
-def test_a_prompt_that_needs_embeddings(backbone: Backbone, dataset: Dataset, tmp_path: Path) -> None:
+def test_a_prompt_that_needs_embeddings(backbone: Backbone, tmp_path: Path, untuned: Untuned) -> None:
     prompt = tmp_path / "soft.txt"
     prompt.write_text('+++\ntask = "ctr"\nanswers = ["Yes", "No"]\n+++\nUser {user} and {target}.\nAnswer:')
     with pytest.raises(RectoolError, match=r"prompt .*soft.* has a place for \{user\} that nothing fills"):
-        untuned(backbone, Prompting(prompt=str(prompt)), **FP32)
+        untuned(backbone, Prompting(prompt=str(prompt)))

@@ -21,7 +21,7 @@ from rectool.llm import embeddings
 from rectool.llm.backbone import Backbone, find
 from rectool.llm.item_head import ItemHead, refuse_other_items
 from rectool.llm.mask_plan import CAUSAL, MaskPlan
-from rectool.llm.recommender import Recommender, assemble, load, refuse_unfit, save, untuned
+from rectool.llm.recommender import Recommender, assemble, load, refuse_unfit, save
 from rectool.llm.title_head import TitleHead
 from rectool.prompts.prompts import Prompts
 from rectool.prompts.settings import Prompting
@@ -93,7 +93,8 @@ def one_by_one(recommender: Recommender, dataset: Dataset, rows: NDArray[np.int6
 
 def states(recommender: Recommender, dataset: Dataset, rows: NDArray[np.int64]) -> Tensor:
     found = torch.full((len(rows), 32), torch.nan)
-    for places, hidden in recommender.states(dataset, rows, budget=200):
+    asked = recommender.asked(dataset, rows)
+    for places, hidden in recommender.states_of(asked.tokens, wanted=asked.wanted, budget=200):
         found[torch.from_numpy(places)] = hidden
     return found
 
@@ -108,7 +109,7 @@ def test_states_and_logits_are_the_whole_models(made: Make, dataset: Dataset, ro
     np.testing.assert_allclose(recommender.score(dataset, rows), own, atol=1e-5)
     assert recommender.task == "next-item"
     with pytest.raises(RectoolError, match="predicts the next item; it answers no yes/no questions"):
-        _ = recommender.answer_loss
+        _ = recommender.answering
 
 
 def test_a_mask_is_heeded_saved_and_loaded(
@@ -142,9 +143,13 @@ def test_in_the_top_layer_alone_a_mask_of_items_changes_nothing(
 
 
 def test_yes_or_no_under_a_mask(
-    backbone: Backbone, keep: Callable[..., Path], dataset: Dataset, rows: NDArray[np.int64]
+    backbone: Backbone,
+    keep: Callable[..., Path],
+    dataset: Dataset,
+    rows: NDArray[np.int64],
+    untuned: Callable[..., Recommender],
 ) -> None:
-    plain = untuned(backbone, Prompting(history=3), **FP32)
+    plain = untuned(backbone, Prompting(history=3))
     masked = assemble(backbone, backbone.model(**FP32), plain.prompts, device=CPU, mask=PLAN)
     scores = masked.score(dataset, rows)
     assert np.abs(scores - plain.score(dataset, rows)).max() > 1e-3
@@ -181,9 +186,14 @@ def test_a_head_is_saved_and_loaded(
 
 
 def test_what_does_not_go_together(
-    made: Make, backbone: Backbone, keep: Callable[..., Path], dataset: Dataset, tmp_path: Path
+    made: Make,
+    backbone: Backbone,
+    keep: Callable[..., Path],
+    dataset: Dataset,
+    tmp_path: Path,
+    untuned: Callable[..., Recommender],
 ) -> None:
-    yes_no = untuned(backbone, Prompting(), **FP32)
+    yes_no = untuned(backbone, Prompting())
     with pytest.raises(RectoolError, match="prompt collm-text is of task ctr, but the model is for next-item"):
         assemble(backbone, yes_no.model, yes_no.prompts, device=CPU, head=ItemHead.random(9, 32, 0))
     with pytest.raises(RectoolError, match=r"item head is of width 16, but .* is of 32"):

@@ -21,7 +21,7 @@ from rectool.artifacts import Artifact, Input, Making, open_artifact, schemas, w
 from rectool.data.dataset import Dataset
 from rectool.errors import RectoolError
 from rectool.llm.backbone import Backbone, find
-from rectool.llm.recommender import Recommender, assemble, load, save, untuned
+from rectool.llm.recommender import Recommender, assemble, load, save
 from rectool.llm.soft_parts import Parts, build
 from rectool.llm.soft_saved import parts_of
 from rectool.models import projector as projectors
@@ -87,8 +87,14 @@ def semantic(keep: Keep, soft_parts: Callable[..., Parts]) -> Artifact:
 
 
 @pytest.fixture
-def lora(keep: Keep, backbone: Backbone, adapted: Callable[..., Any], tmp_path: Path) -> tuple[Artifact, Recommender]:
-    bare = untuned(backbone, Prompting(history=3), **FP32)
+def lora(
+    keep: Keep,
+    backbone: Backbone,
+    adapted: Callable[..., Any],
+    untuned: Callable[..., Recommender],
+    tmp_path: Path,
+) -> tuple[Artifact, Recommender]:
+    bare = untuned(backbone, Prompting(history=3))
     live = assemble(backbone, adapted(bare.model), bare.prompts, device=CPU)
     artifact = keep("llm", lambda folder: save(live, folder, tmp_path / "lora"), "lora", backbone.inputs())
     return artifact, load(artifact, **FP32)
@@ -153,7 +159,7 @@ def test_what_is_loaded_scores_the_same(
     own = {"projector.safetensors", "warm.safetensors"} | {f"{part}.safetensors" for part in trained}
     assert names(out) == own | {"model.json", "unknown.safetensors"}
     again = load(out, **FP32)
-    assert again.answer_loss == "yes-logit"
+    assert again.answering.loss == "yes-logit"
     assert again.adapter == "adapter"
     np.testing.assert_allclose(again.score(dataset, rows), expected, atol=1e-5)
     live = load(out, merge=False, **FP32)
@@ -311,13 +317,16 @@ def test_damaged_parts(keep: Keep, semantic: Artifact, lora: tuple[Artifact, Rec
     with pytest.raises(RectoolError, match="is an llm artifact that has nothing for soft tokens"):
         parts_of(lora[0], "init-from")
 
+    table = np.ones((47, 3), np.float32)
+
     def fill(folder: Path) -> None:
-        table = np.ones((47, 3), np.float32)
-        table[5, 1] = np.nan
         save_file({"item": table}, folder / "embeddings.safetensors")
         (folder / "config.json").write_text("{}")
 
-    with pytest.raises(RectoolError, match=r"embeddings.safetensors has values that are not finite"):
+    with pytest.raises(RectoolError, match=r"embeddings.safetensors: all rows are the same"):
+        parts_of(keep("semantic", fill, "same"), "semantic")
+    table[5, 1] = np.nan
+    with pytest.raises(RectoolError, match=r"embeddings.safetensors: row 5 of item is not finite"):
         parts_of(keep("semantic", fill, "nan"), "semantic")
 
 

@@ -59,6 +59,19 @@ def test_rows_that_are_all_the_same_are_refused(table: Tensor, tmp_path: Path) -
     semantic.read(stored(torch.cat((table[:1].repeat(6, 1), table[1:2])), tmp_path))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_as_stored_a_table_keeps_its_dtype_and_its_zeros(table: Tensor, dtype: torch.dtype, tmp_path: Path) -> None:
+    table[6] = 0
+    found = semantic.stored(stored(table.to(dtype), tmp_path))
+    assert found.dtype == dtype
+    torch.testing.assert_close(found, table.to(dtype), rtol=0, atol=0)
+    table[5, 1] = torch.nan
+    with pytest.raises(RectoolError, match="row 5 of item is not finite"):
+        semantic.stored(stored(table, tmp_path))
+    with pytest.raises(RectoolError, match="all rows are the same"):
+        semantic.stored(stored(table[:1].repeat(7, 1), tmp_path))
+
+
 def test_directions(table: Tensor) -> None:
     items = torch.tensor([4, 0])
     expected = functional.normalize(table, dim=1)

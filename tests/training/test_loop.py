@@ -233,6 +233,17 @@ def test_a_loss_is_better_where_it_is_lower(points: Any) -> None:
     assert fitted.progress.best == 0.3
 
 
+def test_a_metric_that_is_not_defined_on_the_validation_rows(points: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    objective = points()
+    fitted = fit(objective, replace(PLAIN, patience=1), replace(RUN, metric="uauc"))
+    assert not fitted.stopped_early
+    assert fitted.progress.best is None
+    assert fitted.best["point"].equal(fitted.last["point"])
+    said = capsys.readouterr().err
+    assert said.count("uauc is not defined on the validation rows") == 1
+    assert "(best)" not in said
+
+
 @pytest.mark.parametrize(
     ("patience", "values", "validations"),
     [
@@ -440,6 +451,19 @@ def test_too_little_memory_for_one_sample_is_an_error(advice: str | None, points
     assert str(error.value) == (
         f"cpu has too little memory for a single sample; {advice or 'choose a smaller model, or --device cpu'}"
     )
+
+
+def test_parts_that_never_get_down_to_one_sample_end_too(points: Any) -> None:
+    """As those of align, which bring anchors along."""
+    objective = points()
+    objective.parts = lambda samples, count: [np.concatenate((part, [0])) for part in np.array_split(samples, count)]
+
+    def loss(samples: Any) -> torch.Tensor:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    objective.loss = loss
+    with pytest.raises(RectoolError, match="too little memory for a single sample"):
+        fit(objective, PLAIN, RUN)
 
 
 def test_an_objective_cuts_its_own_parts(points: Any) -> None:

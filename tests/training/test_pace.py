@@ -100,7 +100,14 @@ def test_epochs_with_more_steps_than_the_first_end_at_zero(pace: Pace, clock: Cl
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(7.2, "7 s"), (89, "1 min"), (3570, "1 h 0 min"), (3 * 3600 + 12 * 60, "3 h 12 min"), (4e6, "1,111 h 7 min")],
+    [
+        (7.2, "7 s"),
+        (59.7, "1 min"),
+        (89, "1 min"),
+        (3570, "1 h 0 min"),
+        (3 * 3600 + 12 * 60, "3 h 12 min"),
+        (4e6, "1,111 h 7 min"),
+    ],
 )
 def test_in_words(seconds: float, words: str) -> None:
     assert in_words(seconds) == words

@@ -9,9 +9,8 @@ import typer
 from rectool import console
 from rectool.commands.flags import command
 from rectool.commands.making import make_artifact
-from rectool.commands.options import Talk, Train
+from rectool.commands.options import Data, Talk, Train
 from rectool.commands.showing import validation_table
-from rectool.commands.train_cf import Data
 from rectool.commands.vectors import check_vectors
 from rectool.training.align_settings import Alignment, Sides, Started
 from rectool.training.settings import Fit

@@ -9,9 +9,8 @@ import typer
 from rectool import console
 from rectool.commands.flags import command
 from rectool.commands.making import make_artifact
-from rectool.commands.options import Resumable, Talk
+from rectool.commands.options import Data, Resumable, Talk
 from rectool.commands.showing import on_terminal
-from rectool.commands.train_cf import Data
 from rectool.llm.distill_settings import Pooled, Reading, Source
 from rectool.prompts.settings import Prompting
 

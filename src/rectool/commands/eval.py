@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -14,11 +12,10 @@ import typer
 from rectool import console
 from rectool.commands.flags import command
 from rectool.commands.making import make_artifact
-from rectool.commands.options import Resumable, Talk
+from rectool.commands.options import Evaluated, Resumable, Talk
 from rectool.errors import RectoolError
 from rectool.evaluation.settings import Computing, Grounding, Language, Masking, Measuring, Ranked, Rating, Untuned
 from rectool.prompts.settings import Prompting
-from rectool.settings import setting
 
 if TYPE_CHECKING:
     from rectool.artifacts import Artifact, Draft, Manifest
@@ -26,27 +23,10 @@ if TYPE_CHECKING:
     from rectool.evaluation.evaluate import Evaluation
     from rectool.evaluation.subjects import Subject
 
-BASE_MEMORY = 450 << 20
-"""Of Python with torch."""
-BYTES_PER_ROW = 60
-"""Of the log: its columns and histories."""
 BYTES_PER_TARGET, WRITTEN_PER_TARGET = 150, 40
 """Of a target row: what is predicted and measured of it, and its line in predictions.parquet."""
 BYTES_PER_LISTED = 16
 """Of an item in the list of a target row."""
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """What is evaluated, and on what."""
-
-    data: Path = setting(argument=True, recorded=False, help="The data set, made by rectool prep.")
-    model: Path | None = setting(
-        None,
-        argument=True,
-        recorded=False,
-        help="The model: made by rectool train-cf, tune-lora or prep backbone, or a Hugging Face folder.",
-    )
 
 
 def register(app: typer.Typer) -> None:
@@ -108,7 +88,7 @@ def evaluate(
 
     def build(draft: Draft) -> None:
         from rectool.commands.resuming import work_of
-        from rectool.devices import device_named
+        from rectool.devices import device_named, used
         from rectool.evaluation.evaluate import write
 
         found = evaluation().run(work_of(make, draft))
@@ -116,7 +96,7 @@ def evaluate(
             return
         write(found, draft.path, topk=ranked.topk)
         draft.metrics.update(found.report)
-        draft.run["device"] = str(device_named(computing.device))
+        draft.run.update(used(device_named(computing.device)))
 
     make_artifact(
         "result",
@@ -133,14 +113,15 @@ def evaluate(
 
 def _plan(data: Artifact, model: Subject, evaluation: Evaluation) -> Plan:
     """What would be done, after checking that it can be."""
-    from rectool.data.estimate import Plan
+    from rectool.data.estimate import BYTES_PER_ROW, TORCH_MEMORY, Plan
 
+    evaluation.deciding()
     targets = len(evaluation.targets())
     held, written = BYTES_PER_TARGET, WRITTEN_PER_TARGET
     if evaluation.task == "next-item":
         listed = BYTES_PER_LISTED * max(evaluation.ranked.ks())
         held, written = held + listed, written + (listed if evaluation.ranked.topk else 0)
-    memory = BASE_MEMORY + 3 * model.weight_bytes()
+    memory = TORCH_MEMORY + 3 * model.weight_bytes()
     memory += BYTES_PER_ROW * data.manifest.counts["interactions"] + held * targets
     reads = [str(data.path), *(str(source.path) for source in model.inputs())]
     return Plan(reads, written * targets, 0, memory)

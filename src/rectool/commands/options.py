@@ -15,6 +15,26 @@ SEEDS = 2**32
 """What is below this is a seed to all libraries."""
 
 
+@dataclass(frozen=True)
+class Data:
+    """What is trained on, or read."""
+
+    data: Path = setting(argument=True, recorded=False, help="The data set, made by rectool prep.")
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What is evaluated, and on what."""
+
+    data: Path = setting(argument=True, recorded=False, help="The data set, made by rectool prep.")
+    model: Path | None = setting(
+        None,
+        argument=True,
+        recorded=False,
+        help="The model: made by rectool train-cf, tune-lora or prep backbone, or a Hugging Face folder.",
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Talk:
     """How a command speaks."""

@@ -207,7 +207,7 @@ def _plot_prompt(
     _plot(
         "attention",
         make,
-        [attending, *model.settings],
+        [asked, attending, *model.settings, computing],
         [Input("dataset", asked.data, artifact=data), *model.inputs()],
         drawings,
         memory=3 * model.weight_bytes(),
@@ -238,7 +238,7 @@ def _plot_within_across(
     _plot(
         "attention",
         make,
-        [many, Names(compared.names), language, prompting],
+        [asked, many, Names(compared.names), language, prompting, computing],
         [Input("dataset", asked.data, artifact=data), *compared.inputs()],
         drawings,
         memory=3 * compared.weight_bytes(),

@@ -9,8 +9,7 @@ import typer
 from rectool import console
 from rectool.commands.flags import command
 from rectool.commands.making import make_artifact
-from rectool.commands.options import Talk, Train
-from rectool.commands.train_cf import Data
+from rectool.commands.options import Data, Talk, Train
 from rectool.training.backbone_settings import Pretraining, Small
 
 if TYPE_CHECKING:

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from rectool import console
-from rectool.commands.eval import BASE_MEMORY, BYTES_PER_ROW, Evaluated
 from rectool.commands.flags import command
 from rectool.commands.making import make_artifact
-from rectool.commands.options import Resumable, Talk
+from rectool.commands.options import Evaluated, Resumable, Talk
 from rectool.commands.showing import on_terminal
 from rectool.errors import RectoolError
 from rectool.evaluation.recommend_settings import Asked, Reranking
@@ -103,7 +102,7 @@ def recommend(
 
     def build(draft: Draft) -> None:
         from rectool.commands.resuming import work_of
-        from rectool.devices import device_named
+        from rectool.devices import device_named, used
         from rectool.evaluation.recommend import write
 
         found = recommending().run(work_of(make, draft))
@@ -111,7 +110,7 @@ def recommend(
             return
         write(found, dataset, draft.path)
         draft.metrics.update(recommending().about())
-        draft.run["device"] = str(device_named(computing.device))
+        draft.run.update(used(device_named(computing.device)))
 
     make_artifact(
         "recommendations",
@@ -165,9 +164,9 @@ def _others(asked: Asked, retriever: Collaborative | None) -> list[Input]:
 
 
 def _plan(data: Artifact, models: Sequence[Subject], users: int, k: int, sources: list[Input]) -> Plan:
-    from rectool.data.estimate import Plan
+    from rectool.data.estimate import BYTES_PER_ROW, TORCH_MEMORY, Plan
 
-    memory = BASE_MEMORY + 3 * sum(model.weight_bytes() for model in models)
+    memory = TORCH_MEMORY + 3 * sum(model.weight_bytes() for model in models)
     memory += BYTES_PER_ROW * data.manifest.counts["interactions"] + BYTES_PER_LISTED * users * k
     return Plan([str(source.path) for source in sources], WRITTEN_PER_LISTED * users * k, 0, memory)
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rectool import console
+
+if TYPE_CHECKING:
+    from rectool.artifacts import Manifest
 
 
 def validation_table(measured: Sequence[tuple[str, Mapping[str, float]]]) -> None:
@@ -17,6 +21,13 @@ def validation_table(measured: Sequence[tuple[str, Mapping[str, float]]]) -> Non
         (name, *(f"{values[name]:.4f}" if name in values else "" for _, values in measured)) for name in measured[0][1]
     ]
     console.table("validation", ("", *(name for name, _ in measured)), rows)
+
+
+def beside_priors(made: Manifest) -> None:
+    """Validation metrics of a language model beside the priors, which need no training."""
+    found = made.metrics
+    priors = [{**prior} for prior in found["priors"]]
+    validation_table([(found["model"], found["valid"]), *((prior.pop("model"), prior) for prior in priors)])
 
 
 def on_terminal() -> bool:

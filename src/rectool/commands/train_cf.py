@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from rectool.commands.flags import command
 from rectool.commands.making import make_artifact
-from rectool.commands.options import Talk, Train
+from rectool.commands.options import Data, Talk, Train
 from rectool.commands.showing import validation_table
 from rectool.commands.vectors import check_vectors
-from rectool.settings import setting
 from rectool.training.settings import Collaborative, Fit, Objective, Start
 
 if TYPE_CHECKING:
     from rectool.artifacts import Artifact, Draft, Input, Manifest
     from rectool.data.estimate import Plan
     from rectool.training.start import ItemStart
-
-
-@dataclass(frozen=True)
-class Data:
-    """What is trained on."""
-
-    data: Path = setting(argument=True, recorded=False, help="The data set, made by rectool prep.")
 
 
 def register(app: typer.Typer) -> None:

@@ -9,9 +9,8 @@ import typer
 
 from rectool.commands.flags import command
 from rectool.commands.making import make_artifact
-from rectool.commands.options import Talk, Train
-from rectool.commands.train_cf import Data
-from rectool.commands.tune_lora import show
+from rectool.commands.options import Data, Talk, Train
+from rectool.commands.showing import beside_priors
 from rectool.training.lora_settings import Adapters
 from rectool.training.soft_settings import FitSoft, Freezing, InheritedPrompting, SoftTokenSettings, Sources, Standing
 
@@ -82,6 +81,6 @@ def train_proj(
         plan=plan,
         inputs=inputs,
         build=build,
-        show=show,
+        show=beside_priors,
         above=("backbone", "cf", "semantic", "aligned", "adapter"),
     )

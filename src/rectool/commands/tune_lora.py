@@ -9,14 +9,13 @@ import typer
 
 from rectool.commands.flags import command
 from rectool.commands.making import make_artifact
-from rectool.commands.options import Talk, Train
-from rectool.commands.showing import validation_table
-from rectool.commands.train_cf import Data
+from rectool.commands.options import Data, Talk, Train
+from rectool.commands.showing import beside_priors
 from rectool.prompts.settings import Prompting
 from rectool.training.lora_settings import Answering, FitLanguage, Language, Lora, Predicting
 
 if TYPE_CHECKING:
-    from rectool.artifacts import Draft, Input, Manifest
+    from rectool.artifacts import Draft, Input
     from rectool.data.estimate import Plan
     from rectool.training.tuning import Tuning
 
@@ -79,12 +78,5 @@ def tune_lora(
         plan=plan,
         inputs=inputs,
         build=build,
-        show=show,
+        show=beside_priors,
     )
-
-
-def show(made: Manifest) -> None:
-    """The model beside the priors, which need no training."""
-    found = made.metrics
-    priors = [{**prior} for prior in found["priors"]]
-    validation_table([(found["model"], found["valid"]), *((prior.pop("model"), prior) for prior in priors)])

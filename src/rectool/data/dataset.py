@@ -80,6 +80,20 @@ class Dataset:
         """The rows of a split."""
         return np.flatnonzero(self.split == SPLITS.index(split))
 
+    @property
+    def last_train_rows(self) -> NDArray[np.int64]:
+        """(U,) each user's last train row, -1 where there is none."""
+        last = np.full(self.users, -1, np.int64)
+        train = self.targets("train")
+        last[self.user[train]] = train  # rows rise, and of several assignments the last one stays
+        return last
+
+    @property
+    def known_rows(self) -> NDArray[np.int64]:
+        """The rows that training knows, ascending: train rows, and the context before a user's last one."""
+        rows = np.flatnonzero(np.isin(self.split, [SPLITS.index("train"), SPLITS.index("context")]))
+        return rows[rows <= self.last_train_rows[self.user[rows]]]
+
     def histories(self, *, liked_only: bool) -> Histories:
         """The view of each row's earlier items of the same user: those that were liked, or all."""
         return Histories(self.user, self.item, self.label == 1 if liked_only else self.happened)

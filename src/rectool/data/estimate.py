@@ -17,6 +17,10 @@ MEMORY_PER_TEXT = 3.0
 MEMORY_PER_LIMIT = 1.15
 BASE_MEMORY = 250 << 20
 """Measured at 20 and 60 million rows; see docs/performance.md."""
+TORCH_MEMORY = 450 << 20
+"""Of Python with torch."""
+BYTES_PER_ROW = 60
+"""Of the log of a data set, once it is read: its columns, histories, samples."""
 
 
 @dataclass(frozen=True)

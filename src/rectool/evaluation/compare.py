@@ -227,12 +227,9 @@ def _tested(
     every = []
     for run in runs:
         predictions = Predictions.read(run.artifact)
-        pair = f"{run.artifact.path} and {baseline.artifact.path} cannot be paired"
         if not np.array_equal(predictions.row, base.row):
-            raise RectoolError(
-                f"{pair}: they predict different rows ({len(predictions.row):,} and {len(base.row):,}); "
-                "evaluate both on the same rows"
-            )
+            why = f"they predict different rows ({len(predictions.row):,} and {len(base.row):,})"
+            raise _unpaired([run], baseline, f"{why}; evaluate both on the same rows")
         every.append(predictions)
     thresholds = [_threshold(run) for run in (*runs, baseline)]
     for group in groups:
@@ -248,10 +245,15 @@ def _tested(
         try:
             tested = differences(names, every, base, rows, threshold=thresholds, draws=draws, seed=seed)
         except RectoolError as problem:
-            raise RectoolError(f"{pair}: {problem}") from problem
+            raise _unpaired(runs, baseline, str(problem)) from problem
         for name, difference in tested.items():
             if not np.isnan(difference.p_value):
                 yield group, name, difference
+
+
+def _unpaired(runs: Sequence[Run], baseline: Run, why: str) -> RectoolError:
+    named = ", ".join(str(run.artifact.path) for run in runs)
+    return RectoolError(f"{named} and {baseline.artifact.path} cannot be paired: {why}")
 
 
 def _threshold(run: Run) -> float:

@@ -27,7 +27,8 @@ from rectool.evaluation.rank import Ranking
 from rectool.evaluation.report import Line, measure_ctr, measure_ranking
 from rectool.evaluation.score import Rows
 from rectool.evaluation.scorer import Computation, Evaluable, computed, probabilities
-from rectool.evaluation.settings import Measuring, Ranked, Rating, Task, refuse_for_other_task
+from rectool.evaluation.settings import Measuring, Ranked, Rating, refuse_for_other_task
+from rectool.models.table import Task
 
 
 @dataclass(frozen=True)
@@ -75,13 +76,13 @@ class Evaluation:
         """What was asked for, or what the model was trained for."""
         return self.measuring.task or self.scorer.task
 
-    def targets(self, split: str | None = None) -> Rows:
-        """The rows of a split (that of the settings) that the task has for targets, in the log's order (N,).
+    def targets(self) -> Rows:
+        """The rows of the split that the task has for targets, in the log's order (N,).
 
         Raises:
             RectoolError: there are none.
         """
-        split = split or self.measuring.split
+        split = self.measuring.split
         file = self.dataset.artifact.file("interactions.parquet")
         rows = self.dataset.targets(split)
         if len(rows) == 0:
@@ -98,6 +99,23 @@ class Evaluation:
                 raise RectoolError(f"{file} has only disliked {split} rows; choose --targets all")
         return chosen
 
+    def deciding(self) -> Rows | None:
+        """The labelled validation rows that `--threshold valid` is chosen on (V,); None where one is given.
+
+        Raises:
+            RectoolError: none of them has label 1, so that no threshold is better than another.
+        """
+        if self.rating.given() is not None:
+            return None
+        rows = self.dataset.targets("valid")
+        rows = rows[self.dataset.label[rows] >= 0]
+        if not np.any(self.dataset.label[rows] == 1):
+            raise RectoolError(
+                f"--threshold valid: {self.dataset.artifact.file('interactions.parquet')} has no valid rows with label "
+                "1, on which one can be chosen; give one, such as --threshold 0.5"
+            )
+        return rows
+
     def run(self, work: Work | None = None) -> Evaluated | None:
         """Score or rank, then measure.
 
@@ -108,12 +126,12 @@ class Evaluation:
             None in all processes but the main one, whose scoring they share.
 
         Raises:
-            RectoolError: there are no targets, or a score is not finite.
+            RectoolError: there are no targets, no threshold can be chosen, or a score is not finite.
             Stopped: what is scored so far is saved.
         """
         work = work or Work()
-        rows = self.targets()
-        found = [self._once(rows, self.seed + repeat, work) for repeat in range(self._repeats())]
+        rows, deciding = self.targets(), self.deciding()
+        found = [self._once(rows, deciding, self.seed + repeat, work) for repeat in range(self._repeats())]
         every = [evaluated for evaluated in found if evaluated is not None]
         if not every:
             return None
@@ -131,27 +149,26 @@ class Evaluation:
             return 1
         return asked
 
-    def _once(self, rows: Rows, seed: int, work: Work) -> Evaluated | None:
-        return self._next_item(rows, seed, work) if self.task == "next-item" else self._ctr(rows, seed, work)
+    def _once(self, rows: Rows, deciding: Rows | None, seed: int, work: Work) -> Evaluated | None:
+        return self._next_item(rows, seed, work) if self.task == "next-item" else self._ctr(rows, deciding, seed, work)
 
-    def _ctr(self, rows: Rows, seed: int, work: Work) -> Evaluated | None:
+    def _ctr(self, rows: Rows, deciding: Rows | None, seed: int, work: Work) -> Evaluated | None:
         scoring = self.scorer.scoring(self.dataset, rows)
         scores = self._scored(scoring, len(rows), self.measuring.split, seed, work)
         threshold = self.rating.given() if self.scorer.probability is not None else None
-        if self.rating.given() is None:
-            valid = self.targets("valid")
+        if deciding is not None:
             known = scores
             if self.measuring.split != "valid":
-                of_valid = self.scorer.scoring(self.dataset, valid)
-                known = self._scored(of_valid, len(valid), "valid", seed, work)
-            threshold = self._chosen_threshold(valid, known)
+                of_valid = self.scorer.scoring(self.dataset, deciding)
+                known = self._scored(of_valid, len(deciding), "valid", seed, work)
+            threshold = self._chosen_threshold(deciding, known)
         if scores is None:
             return None
         predictions = self._predictions(rows, scores, probability=probabilities(self.scorer, scores), **scoring.columns)
         with self._measured(len(rows)):
             lines = measure_ctr(predictions, threshold=threshold, **self._bootstrap())
             priors = measure_priors(self.dataset, predictions)
-        origin = None if threshold is None else "valid" if self.rating.given() is None else "given"
+        origin = None if threshold is None else "given" if deciding is None else "valid"
         report = self._report(lines, threshold=threshold, threshold_from=origin, priors=priors, **scoring.about)
         return Evaluated(predictions, None, report)
 

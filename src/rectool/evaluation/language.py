@@ -25,7 +25,7 @@ from rectool.evaluation.language_ranking import Grounded, LanguageRanker, rank
 from rectool.evaluation.rank import Exclude, Ranking
 from rectool.evaluation.score import Progress, Rows, refuse_not_finite
 from rectool.evaluation.scorer import Computation
-from rectool.evaluation.settings import Computing, Grounding, Language, Masking, Task, Untuned
+from rectool.evaluation.settings import Computing, Grounding, Language, Masking, Untuned
 from rectool.llm import isolate, item_head, model_json, soft_saved
 from rectool.llm import recommender as recommenders
 from rectool.llm.backbone import Backbone
@@ -36,6 +36,7 @@ from rectool.llm.pieces import pieces
 from rectool.llm.recommender import NEXT_ITEM_PROMPT, Recommender, refuse_unfit, usual_prompt
 from rectool.llm.references import Resolved
 from rectool.llm.title_head import TitleHead
+from rectool.models.table import Task
 from rectool.prompts.prompts import Prompts
 from rectool.prompts.settings import Prompting
 

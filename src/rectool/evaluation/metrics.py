@@ -195,35 +195,42 @@ def _mean(sums: Floats) -> Floats:
     return _share(sums[..., 0], sums[..., 1], np.nan)
 
 
+def hits(ranks: NDArray[Any], k: int) -> NDArray[np.bool_]:
+    """(R,) whether each rank is within the first K."""
+    return np.asarray(ranks <= k)
+
+
+def gains(ranks: NDArray[Any], k: int) -> Floats:
+    """(R,) NDCG: with one relevant item the ideal gain is 1, so it is 1 / log2(1 + rank) within the first K, else 0."""
+    return np.asarray(hits(ranks, k) / np.log2(1.0 + ranks))
+
+
+def reciprocals(ranks: NDArray[Any], k: int) -> Floats:
+    """(R,) 1 / rank within the first K, else 0."""
+    return np.asarray(hits(ranks, k) / ranks)
+
+
+def number_or_none(value: float) -> float | None:
+    """A value as JSON can have it, which has no NaN."""
+    return None if np.isnan(value) else float(value)
+
+
 def _ranks(targets: Targets) -> NDArray[Any]:
     assert targets.rank is not None
     return targets.rank
 
 
-def _hit_rate(k: int) -> Metric:
-    return Metric(f"hr@{k}", True, ("rank",), _over_rows(lambda targets: _ranks(targets) <= k))
-
-
-def _ndcg(k: int) -> Metric:
-    """With one relevant item the ideal gain is 1: NDCG = 1 / log2(1 + rank) within the first K, else 0."""
-    return Metric(
-        f"ndcg@{k}",
-        True,
-        ("rank",),
-        _over_rows(lambda targets: (_ranks(targets) <= k) / np.log2(1.0 + _ranks(targets))),
-    )
-
-
-def _reciprocal_rank(k: int) -> Metric:
-    return Metric(f"mrr@{k}", True, ("rank",), _over_rows(lambda targets: (_ranks(targets) <= k) / _ranks(targets)))
+def _of_ranks(name: str, value: Callable[[NDArray[Any], int], NDArray[Any]]) -> Callable[[int], Metric]:
+    """The mean over rows of a function of their ranks and K."""
+    return lambda k: Metric(f"{name}@{k}", True, ("rank",), _over_rows(lambda targets: value(_ranks(targets), k)))
 
 
 def _user_recall(k: int) -> Metric:
     """The mean over users of the share of their target rows within the first K: users count alike, not rows."""
 
     def statistic(targets: Targets) -> Statistic:
-        hits, rows = targets.sums(_ranks(targets) <= k, np.ones(len(targets.row))).T
-        return Sums(np.stack([hits / rows, np.ones(targets.users)], axis=1), _mean)
+        found, rows = targets.sums(hits(_ranks(targets), k), np.ones(len(targets.row))).T
+        return Sums(np.stack([found / rows, np.ones(targets.users)], axis=1), _mean)
 
     return Metric(f"recall@{k}", True, ("rank",), statistic)
 
@@ -260,9 +267,9 @@ def _popularity(k: int) -> Metric:
 
 
 _AT_K: dict[str, Callable[[int], Metric]] = {
-    "hr": _hit_rate,
-    "ndcg": _ndcg,
-    "mrr": _reciprocal_rank,
+    "hr": _of_ranks("hr", hits),
+    "ndcg": _of_ranks("ndcg", gains),
+    "mrr": _of_ranks("mrr", reciprocals),
     "recall": _user_recall,
     "coverage": _coverage,
     "popularity": _popularity,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rectool.evaluation import bootstrap
 from rectool.evaluation.groups import REPORTED
-from rectool.evaluation.metrics import CTR, Metric, Sums, ranking
+from rectool.evaluation.metrics import CTR, Metric, Sums, number_or_none, ranking
 from rectool.evaluation.predictions import Predictions
 from rectool.evaluation.targets import Targets
 
@@ -115,17 +115,12 @@ def _lines(
         lines.append(
             {
                 "metric": metric.name,
-                "value": _number(statistic(np.ones((1, targets.users)))[0]),
-                "low": _number(low),
-                "high": _number(high),
+                "value": number_or_none(statistic(np.ones((1, targets.users)))[0]),
+                "low": number_or_none(low),
+                "high": number_or_none(high),
                 "users": targets.users,
                 "rows": len(targets.row),
                 "skipped_users": skipped,
             }
         )
     return lines
-
-
-def _number(value: float) -> float | None:
-    """JSON has no NaN."""
-    return None if np.isnan(value) else float(value)

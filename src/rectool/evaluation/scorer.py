@@ -15,9 +15,9 @@ from rectool.artifacts.shards import Arrays, Work
 from rectool.data.dataset import Dataset
 from rectool.evaluation.rank import Exclude, Ranking, rank_rows
 from rectool.evaluation.score import Progress, Rows, score_rows
-from rectool.evaluation.settings import Task
 from rectool.models.model import FactorModel
 from rectool.models.saved import Trained
+from rectool.models.table import Task
 
 ROWS = 1 << 16
 """Of a piece, for each process, where a row costs little."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal
 
 from rectool.errors import RectoolError
+from rectool.models.table import Task
 from rectool.settings import flag_name, setting
-
-Task: TypeAlias = Literal["ctr", "next-item"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +25,8 @@ class Measuring:
     warm: str = setting(
         "seen",
         metavar="RULE",
-        help="Which rows are warm: 'seen' (user and item both have train rows) or 'count>N' (each more than N).",
+        help="Which rows are warm: 'seen' (user and item are both in train rows, or in the context of one) or "
+        "'count>N' (both in more than N train rows).",
     )
     draws: int = setting(1000, metavar="N", help="Bootstrap draws over users, for the intervals; 0 for none.")
     confidence: float = setting(0.95, metavar="P", help="Of the intervals.")
@@ -35,8 +35,7 @@ class Measuring:
     )
 
     def __post_init__(self) -> None:
-        if self.warm != "seen" and not re.fullmatch(r"count>[0-9]{1,9}", self.warm.replace(" ", "")):
-            raise RectoolError(f"--warm {self.warm} is none of the forms seen and 'count>3'")
+        warm_above(self.warm)
         if self.draws < 0:
             raise RectoolError(f"--draws {self.draws} must not be negative")
         if not 0 < self.confidence < 1:
@@ -193,6 +192,16 @@ class Masking:
     isolate_items: bool = setting(
         False, help="Let items see nothing but themselves in in layers at the bottom, and compute each title once."
     )
+
+
+def warm_above(rule: str) -> int | None:
+    """The N of the rule `count>N`, None for `seen`. Raises RectoolError that names --warm for what is neither."""
+    if rule == "seen":
+        return None
+    found = re.fullmatch(r"count>([0-9]{1,9})", rule.replace(" ", ""))
+    if found is None:
+        raise RectoolError(f"--warm {rule} is none of the forms seen and 'count>3'")
+    return int(found[1])
 
 
 def given(group: Any) -> list[str]:

@@ -14,7 +14,8 @@ from rectool.artifacts import Artifact, Input, open_artifact
 from rectool.artifacts.artifact import ancestors, is_there
 from rectool.artifacts.kinds import an
 from rectool.errors import RectoolError
-from rectool.evaluation.settings import Computing, Grounding, Language, Masking, Measuring, Task, Untuned, given
+from rectool.evaluation.settings import Computing, Grounding, Language, Masking, Measuring, Untuned, given
+from rectool.models.table import Task
 from rectool.prompts import template
 from rectool.prompts.settings import Prompting
 

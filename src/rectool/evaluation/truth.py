@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from rectool.errors import RectoolError
 from rectool.evaluation.auc import auc, uauc
 from rectool.evaluation.groups import REPORTED
-from rectool.evaluation.metrics import metric
+from rectool.evaluation.metrics import gains, hits, metric, number_or_none
 from rectool.evaluation.predictions import Predictions
 
 CUTOFFS = 5, 10
@@ -83,8 +83,8 @@ def _rated(rows: pa.Table) -> dict[str, float | int | None]:
     users, labels, scores = (np.asarray(rows.column(name)) for name in ("user", "label", "true_probability"))
     by_user = uauc(users, labels, scores)
     return {
-        "auc": _number(auc(labels, scores)),
-        "uauc": _number(by_user.value),
+        "auc": number_or_none(auc(labels, scores)),
+        "uauc": number_or_none(by_user.value),
         "users": by_user.users,
         "skipped_users": by_user.skipped,
     }
@@ -94,12 +94,6 @@ def _ranked(rows: pa.Table) -> dict[str, float | int | None]:
     ranks = np.asarray(rows.column("true_rank"))
     reached: dict[str, float | int | None] = {}
     for k in CUTOFFS:
-        hit = ranks <= k
-        reached[f"hr@{k}"] = float(hit.mean())
-        reached[f"ndcg@{k}"] = float((hit / np.log2(1.0 + ranks)).mean())
+        reached[f"hr@{k}"] = float(hits(ranks, k).mean())
+        reached[f"ndcg@{k}"] = float(gains(ranks, k).mean())
     return reached
-
-
-def _number(value: float) -> float | None:
-    """JSON has no NaN."""
-    return None if np.isnan(value) else float(value)

@@ -122,11 +122,16 @@ def find(
         encoder: whether any model that makes hidden states of a text will do, not only causal ones.
 
     Raises:
-        RectoolError: there is none, it cannot be used or read, or is no language model.
+        RectoolError: there is none, it cannot be used or read, or is no language model; a folder has no revisions.
     """
     path = Path(name).expanduser()
     if path.is_file():
         raise RectoolError(f"{name} is a file; give the folder of a Hugging Face model, or a name of the hub")
+    if revision is not None and path.is_dir():
+        raise RectoolError(
+            f"revision {revision} is of a model of the hub, but {name} is a folder; leave --revision out, or go where "
+            "no folder has that name"
+        )
     if is_there(path):
         return _of_artifact(open_artifact(path, elsewhere=elsewhere), name, encoder=encoder)
     if path.is_dir():

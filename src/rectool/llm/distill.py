@@ -20,16 +20,18 @@ from rectool.artifacts import Artifact, Draft, Input, folder, open_artifact
 from rectool.artifacts.shards import Arrays, Work
 from rectool.data.dataset import Dataset
 from rectool.data.estimate import Plan
-from rectool.devices import device_named, precision_named
+from rectool.devices import device_named, precision_named, used
 from rectool.errors import RectoolError
 from rectool.llm import backbone as backbones
-from rectool.llm import document, embeddings, recommender
+from rectool.llm import embeddings, model_json, recommender
 from rectool.llm.backbone import Backbone
 from rectool.llm.distill_settings import Pooled, Reading, Source
 from rectool.llm.embeddings import Embeddings
-from rectool.llm.files import Quantize, is_causal
+from rectool.llm.files import Quantize, is_causal, refuse_four_bits
+from rectool.llm.origins import backbone_under
 from rectool.llm.pieces import pieces
 from rectool.llm.pooled import pooled_states
+from rectool.llm.reading import refuse_layer
 from rectool.prompts import template
 from rectool.prompts.cached import cached_rows
 from rectool.prompts.prompts import Prompts
@@ -51,16 +53,20 @@ class Distilling:
     """What reads the items, found and checked before its weights are read.
 
     Attributes:
-        backbone: the model; None for a tuned one, which says itself what it was tuned from.
+        backbone: the model, or what it was tuned from.
         tuned: the `llm` artifact, if it is one.
+        dtype: what is computed in.
     """
 
     source: Source
     pooled: Pooled
     prompting: Prompting
     reading: Reading
-    backbone: Backbone | None
+    backbone: Backbone
     tuned: Artifact | None
+    prompts: Prompts
+    device: torch.device
+    dtype: torch.dtype
 
     @classmethod
     def find(
@@ -70,39 +76,41 @@ class Distilling:
             elsewhere: where parents lie, by role.
 
         Raises:
-            RectoolError: there is no such model, or it cannot be pooled so.
+            RectoolError: there is no such model or device, or the model cannot be asked or pooled so.
         """
         if prompting.history != Prompting.history:
             raise RectoolError(f"--history {prompting.history}: the prompt of an item tells no history; leave it out")
-        backbone = tuned = None
+        device = device_named(reading.device)
+        dtype = precision_named(reading.precision, device)
+        if reading.quantize != "none":
+            refuse_four_bits(device)
+        tuned = None
         if source.adapter is not None:
             tuned = open_artifact(source.adapter, "llm", elsewhere=elsewhere)
+            backbone = backbone_under(tuned, model_json.read(tuned), source.llm)
         else:
             assert source.llm is not None
             encoder = pooled.pooling != "last"
             backbone = backbones.find(source.llm, revision=source.revision, elsewhere=elsewhere, encoder=encoder)
-        if pooled.pooling == "cls" and (backbone is None or is_causal(backbone.config)):
+        if pooled.pooling == "cls" and is_causal(backbone.config):
             raise RectoolError(
                 f"--pooling cls is for encoders: the first token of {source.adapter or source.llm}, which is causal, "
                 "sees nothing of the text; choose --pooling last or mean"
             )
-        return cls(source, pooled, prompting, reading, backbone, tuned)
+        refuse_layer(pooled.layer, backbone.config)
+        prompts = _prompts(prompting, backbone)
+        return cls(source, pooled, prompting, reading, backbone, tuned, prompts, device, dtype)
 
     def inputs(self) -> list[Input]:
         """What is read beside the data set."""
         own = template.inputs(self.prompting.prompt)
         if self.tuned is not None:
             return [Input("adapter", self.tuned.path, artifact=self.tuned), *own]
-        assert self.backbone is not None
         return [*self.backbone.inputs(), *own]
 
     def plan(self, dataset: Dataset) -> Plan:
         """What would be done."""
-        if self.tuned is not None:
-            hidden = document.read(self.tuned)["backbone"]["hidden_size"]
-        else:
-            assert self.backbone is not None
-            hidden = self.backbone.config.get_text_config(decoder=True).hidden_size
+        hidden = self.backbone.config.get_text_config(decoder=True).hidden_size
         size = dataset.items * hidden * (2 if self.pooled.dtype == "fp16" else 4)
         reads = [str(dataset.artifact.path), *(str(source.path) for source in self.inputs())]
         return Plan(reads, size, 0, BASE_MEMORY + 3 * size)
@@ -111,21 +119,18 @@ class Distilling:
         """Read all items, and write the files of a `semantic` artifact; in other processes than the main one, help.
 
         Raises:
-            RectoolError: the model or the prompt is not fit for it, or the embeddings are of no use.
+            RectoolError: the model cannot be read, or the embeddings are of no use.
             Stopped: what is done is saved.
         """
-        device = device_named(self.reading.device)
-        dtype = precision_named(self.reading.precision, device)
-        model, backbone = self._read(device, dtype)
-        prompts = self._prompts(backbone)
-        tokens = cached_rows(prompts, dataset, np.arange(dataset.items))
-        causal = is_causal(backbone.config)
-        found = ItemReader(model, tokens, self.pooled, causal, device, self.reading.batch_tokens).run(work)
+        model = self._read()
+        tokens = cached_rows(self.prompts, dataset, np.arange(dataset.items))
+        causal = is_causal(self.backbone.config)
+        found = ItemReader(model, tokens, self.pooled, causal, self.device, self.reading.batch_tokens).run(work)
         if found is None:
             return
         titles = dataset.titles()
         embeddings.refuse_useless(found, lambda item: titles[item].as_py())
-        about = self._about(backbone, prompts, dtype)
+        about = self._about()
         embeddings.write(found, about, draft.path)
         most_seen = np.argsort(-np.bincount(dataset.item, minlength=dataset.items), kind="stable")[:SHOWN]
         near = embeddings.neighbours(found, most_seen)
@@ -142,48 +147,47 @@ class Distilling:
                 for item, others in zip(most_seen, near, strict=True)
             ],
         )
-        draft.run["device"] = str(device)
+        draft.run.update(used(self.device))
 
-    def _read(self, device: torch.device, dtype: torch.dtype) -> tuple[PreTrainedModel | PeftModel, Backbone]:
-        """The model with its weights, and what it is or was tuned from."""
+    def _read(self) -> PreTrainedModel | PeftModel:
+        """The model with its weights."""
         quantize: Quantize | None = None if self.reading.quantize == "none" else self.reading.quantize
         if self.tuned is not None:
-            loaded = recommender.load(
-                self.tuned, backbone=self.source.llm, device=device, dtype=dtype, quantize=quantize
-            )
-            return loaded.model, loaded.backbone
-        assert self.backbone is not None
-        return self.backbone.model(device=device, dtype=dtype, quantize=quantize, causal=False), self.backbone
+            return recommender.load(
+                self.tuned, backbone=self.source.llm, device=self.device, dtype=self.dtype, quantize=quantize
+            ).model
+        return self.backbone.model(device=self.device, dtype=self.dtype, quantize=quantize, causal=False)
 
-    def _prompts(self, backbone: Backbone) -> Prompts:
-        tokenizer = backbone.tokenizer()
-        context = min(backbone.context, tokenizer.wrapped.model_max_length)
-        ends = not is_causal(backbone.config)
-        prompts = Prompts.chosen(self.prompting, tokenizer, default=DEFAULT_PROMPT, context=context, ends=ends)
-        if prompts.template.task != "item":
-            raise RectoolError(
-                f"--prompt {prompts.template.name} is of task {prompts.template.task}, but item is needed; "
-                f"choose {DEFAULT_PROMPT}, or another one about items"
-            )
-        prompts.fits(backbone.vocabulary, backbone.name)
-        return prompts
-
-    def _about(self, backbone: Backbone, prompts: Prompts, dtype: torch.dtype) -> dict[str, Any]:
+    def _about(self) -> dict[str, Any]:
         """What config.json says; docs/artifacts.md explains each field."""
-        config = backbone.config.get_text_config(decoder=True)
+        config = self.backbone.config.get_text_config(decoder=True)
         return {
             "version": VERSION,
-            "model": backbone.label,
-            "commit": backbone.commit,
+            "model": self.backbone.label,
+            "commit": self.backbone.commit,
             "architecture": config.model_type,
             "tuned": folder.real(self.tuned.path).name if self.tuned is not None else None,
             "pooling": self.pooled.pooling,
             "layer": config.num_hidden_layers if self.pooled.layer is None else self.pooled.layer,
             "layers": config.num_hidden_layers,
             "normalised": self.pooled.normalise,
-            "precision": str(dtype).removeprefix("torch."),
-            "prompt": prompts.record(),
+            "precision": str(self.dtype).removeprefix("torch."),
+            "prompt": self.prompts.record(),
         }
+
+
+def _prompts(prompting: Prompting, backbone: Backbone) -> Prompts:
+    tokenizer = backbone.tokenizer()
+    context = min(backbone.context, tokenizer.wrapped.model_max_length)
+    ends = not is_causal(backbone.config)
+    prompts = Prompts.chosen(prompting, tokenizer, default=DEFAULT_PROMPT, context=context, ends=ends)
+    if prompts.template.task != "item":
+        raise RectoolError(
+            f"--prompt {prompts.template.name} is of task {prompts.template.task}, but item is needed; "
+            f"choose {DEFAULT_PROMPT}, or another one about items"
+        )
+    prompts.fits(backbone.vocabulary, backbone.name)
+    return prompts
 
 
 @dataclass(frozen=True)

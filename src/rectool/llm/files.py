@@ -210,9 +210,16 @@ def hushed() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+def refuse_four_bits(device: torch.device) -> None:
+    """Raises RectoolError where weights cannot be kept in 4 bits: on a CPU, or without bitsandbytes."""
+    if device.type != "cuda":
+        raise RectoolError(f"--quantize 4bit needs a GPU, but --device is {device}")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise RectoolError("--quantize 4bit needs bitsandbytes: pip install 'rectool[quant]'")
+
+
 def _in_four_bits(device: torch.device, dtype: torch.dtype) -> BitsAndBytesConfig:
-    if device.type != "cuda" or importlib.util.find_spec("bitsandbytes") is None:
-        raise RectoolError("--quantize 4bit needs a GPU and bitsandbytes: pip install 'rectool[quant]'")
+    refuse_four_bits(device)
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from rectool.data.dataset import Dataset
 from rectool.llm.body import Soft, refuse_too_long
-from rectool.llm.distill_settings import Pooling
 from rectool.llm.mask_plan import CAUSAL, MaskPlan
 from rectool.llm.pooled import pooled_states
 from rectool.llm.reading import BATCH_TOKENS, Budget, Encoded, Longs, Reader, default_budget, in_batches, token_bytes
@@ -70,7 +69,6 @@ def grounder(
     mask: MaskPlan = CAUSAL,
     soft: Soft | None = None,
     budget: int | None = None,
-    pooling: Pooling = "last",
 ) -> Grounder:
     """What grounds the titles that a model writes in the items of a data set; their titles are read once, here.
 
@@ -80,7 +78,6 @@ def grounder(
         mask: of the prompts; what is written is of no item, and titles by themselves have no mask.
         soft: what ids below 0 stand for.
         budget: tokens encoded together; None for what suits the device.
-        pooling: what a text's embedding is, for "nearest": the state at its last token, or the mean of all.
 
     Raises:
         RectoolError: the prompts are of another task, or the model cannot write.
@@ -90,7 +87,7 @@ def grounder(
     if ground == "trie":
         return TrieGrounder(writer, Trie.of(outputs, device))
     longest = int(outputs.lengths.max(initial=1))
-    return NearestGrounder(writer, prompts, FreeGuide(beams, prompts.tokenizer.stop, longest), dataset, pooling)
+    return NearestGrounder(writer, prompts, FreeGuide(beams, prompts.tokenizer.stop, longest), dataset)
 
 
 @dataclass(frozen=True)
@@ -144,11 +141,12 @@ class TrieGrounder:
 class NearestGrounder:
     """An item's score is minus the distance (L2) of its title's embedding from that of the most probable text.
 
-    Both are read with the same model, as texts by themselves (BIGRec, section 3.3).
+    Both are read with the same model, as texts by themselves (BIGRec, section 3.3); the embedding is the state at the
+    last token.
     """
 
-    def __init__(self, writer: _Writer, prompts: Prompts, guide: FreeGuide, dataset: Dataset, pooling: Pooling) -> None:
-        self.writer, self.prompts, self.guide, self.pooling = writer, prompts, guide, pooling
+    def __init__(self, writer: _Writer, prompts: Prompts, guide: FreeGuide, dataset: Dataset) -> None:
+        self.writer, self.prompts, self.guide = writer, prompts, guide
         titles = Catalogue(dataset).titles.to_pylist()
         self._known = {title: number for number, title in enumerate(dict.fromkeys(titles))}
         self._title = torch.tensor([self._known[title] for title in titles], device=writer.device)
@@ -196,7 +194,7 @@ class NearestGrounder:
         output = torch.empty(len(texts), reader.config.get_text_config(decoder=True).hidden_size)
         output = output.to(self.writer.device)
         for places, states in pooled_states(
-            reader.model, tokens, self.pooling, causal=True, device=self.writer.device, budget=self.writer.budget
+            reader.model, tokens, "last", causal=True, device=self.writer.device, budget=self.writer.budget
         ):
             output[torch.from_numpy(places).to(output.device)] = states.float()
         return output

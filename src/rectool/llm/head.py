@@ -5,6 +5,7 @@ Shapes: B rows   H hidden size   V vocabulary
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -18,6 +19,8 @@ from rectool.prompts.layout import Answers
 AnswerLoss = Literal["softmax", "yes-logit"]
 """`softmax`: a score is the margin between the two answers, whose sigmoid is the softmax over both (SeLLa-Rec,
 equation 1). `yes-logit`: it is the logit of the first answer alone (CoLLM's code)."""
+PROMPT = (1, 3, 2, 1)
+"""Tokens after which a head's logits are compared with the model's own."""
 
 
 def output_head(model: nn.Module) -> Any:
@@ -26,6 +29,32 @@ def output_head(model: nn.Module) -> Any:
     if isinstance(head, ModulesToSaveWrapper):
         return head.original_module if head.disable_adapters else head.modules_to_save[head.active_adapter]
     return head
+
+
+def refuse_other_logits(
+    model: nn.Module, logits: Callable[[Tensor], Tensor], tokens: Sequence[int] | None, otherwise: str
+) -> None:
+    """See that the logits which a head makes of hidden states are the model's own, after a short prompt.
+
+    Args:
+        logits: of hidden states (B, H), those of the tokens (B, K).
+        tokens: (K,) ids; None for the whole vocabulary.
+        otherwise: what follows if they are not, for the message.
+
+    Raises:
+        RectoolError: the model scales or caps them.
+    """
+    config, device = causal_of(model).config, next(model.parameters()).device
+    ids = torch.tensor([PROMPT], device=device)
+    with reading(model):
+        found = logits(last_hidden(model, ids, torch.tensor([len(PROMPT)], device=device)))
+        expected = model(input_ids=ids, use_cache=False).logits[:, -1, slice(None) if tokens is None else list(tokens)]
+    tolerance = 1e-4 if expected.dtype == torch.float32 else 3e-2
+    differs = (found - expected.float()).abs().max() > tolerance * (1 + expected.float().abs().max())
+    if differs or getattr(config.get_text_config(decoder=True), "final_logit_softcapping", None):
+        raise RectoolError(
+            f"the logits of {config.model_type} models are scaled or capped, so that {otherwise}; choose another --llm"
+        )
 
 
 class AnswerHead:
@@ -58,7 +87,7 @@ class AnswerHead:
                 f"the answer {answers.words[answers.ids.index(max(answers.ids))]!r} is token {max(answers.ids)}, but "
                 f"the model has {rows:,}: its tokenizer belongs to another model"
             )
-        self._verify()
+        refuse_other_logits(model, self._logits, answers.ids, "two rows of the head are not enough to answer with")
 
     def scores(self, hidden: Tensor) -> Tensor:
         """(B,) float32 scores of hidden states (B, H); their sigmoid is the probability of label 1."""
@@ -80,19 +109,3 @@ class AnswerHead:
             return logits.float()
         bias = head.bias[ids].float() if head.bias is not None else None
         return nn.functional.linear(hidden.float(), head.weight[ids].float(), bias)
-
-    def _verify(self) -> None:
-        """Compare with the model's own logits after a short prompt."""
-        model, config = self._model, causal_of(self._model).config
-        device = next(model.parameters()).device
-        ids = torch.tensor([[self.answers.ids[0], self.answers.ids[1], 1, self.answers.ids[0]]], device=device)
-        with reading(model):
-            expected = model(input_ids=ids, use_cache=False).logits[:, -1, list(self.answers.ids)]
-            found = self._logits(last_hidden(model, ids, torch.tensor([4], device=device)))
-        tolerance = 1e-4 if expected.dtype == torch.float32 else 3e-2
-        differs = (found - expected.float()).abs().max() > tolerance * (1 + expected.float().abs().max())
-        if differs or getattr(config.get_text_config(decoder=True), "final_logit_softcapping", None):
-            raise RectoolError(
-                f"the logits of {config.model_type} models are scaled or capped, so that two rows of the head are not "
-                "enough to answer with; choose another --llm"
-            )

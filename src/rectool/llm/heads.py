@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from torch import nn
 
@@ -14,9 +14,9 @@ from rectool.llm.head import AnswerHead
 from rectool.llm.item_head import ItemHead
 from rectool.llm.origins import DOCUMENT
 from rectool.llm.title_head import TitleHead
+from rectool.models.table import Task
 from rectool.prompts.prompts import Prompts
 
-Task: TypeAlias = Literal["ctr", "next-item"]
 Head: TypeAlias = AnswerHead | ItemHead | TitleHead
 KINDS: Mapping[str, Task] = {kind.kind: kind.task for kind in (AnswerHead, ItemHead, TitleHead)}
 """What each kind of head is for, by what model.json calls it."""

@@ -67,9 +67,7 @@ def spans_of(
     return Spans(*on(device, item, last))
 
 
-def packed_spans(
-    tokens: TokenRows, places: NDArray[Any], packed: Packed, names: Callable[[int], str] | None = None
-) -> Spans:
+def packed_spans(tokens: TokenRows, places: NDArray[Any], packed: Packed) -> Spans:
     """The spans of rows (B,) that have been packed into lines.
 
     Raises:
@@ -79,7 +77,7 @@ def packed_spans(
     lines, ends = packed.lines.cpu().numpy(), packed.ends.cpu().numpy()
     lengths = tokens.lengths[places]
     starts = ends - lengths + 1
-    item, last = _placed(tokens, places, lines, starts, shape, names)
+    item, last = _placed(tokens, places, lines, starts, shape)
     row = np.full(shape, -1, np.int64)
     row[np.repeat(lines, lengths), np.repeat(starts, lengths) + within(lengths)] = np.repeat(
         np.arange(len(places)), lengths
@@ -93,7 +91,7 @@ def _placed(
     lines: NDArray[np.int64],
     starts: NDArray[np.int64],
     shape: tuple[int, int],
-    names: Callable[[int], str] | None,
+    names: Callable[[int], str] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Number (W, S) of each token's span, and which is its last, of rows (B,) that start somewhere in lines."""
     batch = tokens.take(places)

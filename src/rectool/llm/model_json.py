@@ -13,10 +13,11 @@ from peft import PeftModel
 from rectool.artifacts import Artifact
 from rectool.errors import RectoolError
 from rectool.llm import document, soft_saved
-from rectool.llm.heads import KINDS, Task
+from rectool.llm.heads import KINDS
 from rectool.llm.mask_plan import MaskPlan
 from rectool.llm.origins import DOCUMENT, seen_from
 from rectool.llm.title_head import TitleHead
+from rectool.models.table import Task
 from rectool.prompts.tokens import SOFT_IDS
 
 if TYPE_CHECKING:

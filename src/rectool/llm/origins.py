@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rectool.artifacts import Artifact, Input, folder
 from rectool.artifacts.manifest import HUB
@@ -14,6 +14,9 @@ from rectool.llm import backbone as backbones
 from rectool.llm import document
 from rectool.llm.backbone import Backbone
 from rectool.llm.files import CONFIG
+
+if TYPE_CHECKING:
+    from rectool.llm.model_json import Said
 
 DOCUMENT = document.NAME
 """What an `llm` artifact says of itself."""
@@ -61,6 +64,17 @@ def backbone_of(artifact: Artifact, known: Mapping[str, Any], named: str | None)
                 f"model is with --parent {role}=PATH"
             )
     return backbones.find(str(paths[0].parent))
+
+
+def backbone_under(artifact: Artifact, said: Said, named: str | None) -> Backbone:
+    """What an `llm` artifact stands on: itself if it is a whole model, else its backbone; see `backbone_of`.
+
+    Raises:
+        RectoolError: it is not there, or is another one.
+    """
+    found = itself(artifact) if said.is_whole else backbone_of(artifact, said.backbone, named)
+    refuse_other_backbone(artifact, found, said.needed)
+    return found
 
 
 def tuned_from(artifact: Artifact) -> str:

@@ -57,6 +57,13 @@ def default_budget(config: PretrainedConfig, dtype: torch.dtype, device: torch.d
     return min(MOST_TOKENS, max(1, int(free_memory(device) / 2 / token_bytes(config, dtype)[0])))
 
 
+def refuse_layer(layer: int | None, config: PretrainedConfig) -> None:
+    """Raises RectoolError where a model has no such layer; None is its output."""
+    depth = config.get_text_config(decoder=True).num_hidden_layers
+    if layer is not None and not 0 <= layer <= depth:
+        raise RectoolError(f"--layer {layer}: the model has layers 0 (the embeddings) to {depth}")
+
+
 class Reader:
     """Runs a model's body up to a layer, in evaluation mode and without gradients.
 
@@ -77,8 +84,7 @@ class Reader:
         self.config: PretrainedConfig = causal_of(model).config
         self.depth: int = self.config.get_text_config(decoder=True).num_hidden_layers
         self.dtype: torch.dtype = causal_of(model).get_input_embeddings().weight.dtype
-        if layer is not None and not 0 <= layer <= self.depth:
-            raise RectoolError(f"--layer {layer}: the model has layers 0 (the embeddings) to {self.depth}")
+        refuse_layer(layer, self.config)
         self.is_masked, self.kinds = not mask.is_causal, mask.layers(self.depth)
         if self.is_masked:
             masked(model)

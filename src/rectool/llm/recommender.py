@@ -28,16 +28,16 @@ from rectool.llm.body import reading
 from rectool.llm.encode import hidden_states
 from rectool.llm.files import Quantize, hushed
 from rectool.llm.head import AnswerHead, AnswerLoss
-from rectool.llm.heads import Head, Task, reader
+from rectool.llm.heads import Head, reader
 from rectool.llm.item_head import ItemHead
 from rectool.llm.mask_plan import CAUSAL, MaskPlan
 from rectool.llm.masks import masked
-from rectool.llm.origins import adapter_folder, backbone_of, itself, refuse_other_backbone, seen_from
+from rectool.llm.origins import adapter_folder, backbone_under, seen_from
 from rectool.llm.references import Resolved, Wanted
 from rectool.llm.soft import SoftTokens
+from rectool.models.table import Task
 from rectool.prompts.cached import cached_rows
 from rectool.prompts.prompts import Prompts
-from rectool.prompts.settings import Prompting
 from rectool.prompts.tokens import TokenRows
 
 DEFAULT_PROMPT, SMALL_PROMPT, NEXT_ITEM_PROMPT = "collm-text", "plain", "hatllm"
@@ -85,10 +85,6 @@ class Recommender:
             raise RectoolError(f"{self.name} predicts the next item; it answers no yes/no questions")
         return self.head
 
-    @property
-    def answer_loss(self) -> AnswerLoss:
-        return self.answering.loss
-
     def score(
         self,
         dataset: Dataset,
@@ -110,22 +106,6 @@ class Recommender:
         asked, items = self.asked(dataset, rows), dataset.item[rows]
         return self.score_tokens(asked.tokens, items, wanted=asked.wanted, budget=budget, progress=progress)
 
-    def states(
-        self,
-        dataset: Dataset,
-        rows: NDArray[np.integer[Any]],
-        *,
-        budget: int | None = None,
-        progress: Progress | None = None,
-    ) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
-        """The hidden state at the last token of each row's prompt, whatever the head; see `score`.
-
-        Yields:
-            Each row once, in no particular order: (places (B,), states (B, H) in the model's dtype, on the device).
-        """
-        asked = self.asked(dataset, rows)
-        return self.states_of(asked.tokens, wanted=asked.wanted, budget=budget, progress=progress)
-
     def asked(self, dataset: Dataset, rows: NDArray[np.integer[Any]]) -> Resolved:
         """The prompts of rows (N,) of the log, with references in the places for embeddings.
 
@@ -141,7 +121,6 @@ class Recommender:
         items: NDArray[np.integer[Any]],
         *,
         wanted: Wanted | None = None,
-        groups: NDArray[np.integer[Any]] | None = None,
         budget: int | None = None,
         progress: Progress | None = None,
     ) -> NDArray[np.float32]:
@@ -149,11 +128,10 @@ class Recommender:
 
         Args:
             items: (N,) of which an item head gives the logits.
-            wanted, groups: see `states_of`.
+            wanted: see `states_of`.
         """
         scores = np.empty(len(tokens), np.float32)
-        states = self.states_of(tokens, wanted=wanted, groups=groups, budget=budget, progress=progress)
-        for places, hidden in states:
+        for places, hidden in self.states_of(tokens, wanted=wanted, budget=budget, progress=progress):
             with torch.no_grad():
                 scores[places] = self._scored(hidden, items[places]).cpu().numpy()
         return scores
@@ -163,17 +141,19 @@ class Recommender:
         tokens: TokenRows,
         *,
         wanted: Wanted | None = None,
-        groups: NDArray[np.integer[Any]] | None = None,
         budget: int | None = None,
         progress: Progress | None = None,
     ) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
-        """The hidden state at the last token of each prompt, as `states`; what they begin with alike is encoded once.
+        """The hidden state at the last token of each prompt, whatever the head; what they begin with alike is encoded
+        once.
 
         Args:
             wanted: what references in the prompts mean, see `asked`.
-            groups: (N,) prompts of different groups share nothing; None: any may share.
+            budget: tokens encoded together; None for what suits the device.
+
+        Yields:
+            Each prompt once, in no particular order: (places (B,), states (B, H) in the model's dtype, on the device).
         """
-        shared = np.zeros(len(tokens), np.int64) if groups is None else groups
         soft = self.soft
         vectors = None if soft is None or wanted is None else partial(soft.vectors, wanted)
         with nullcontext() if soft is None else reading(soft):
@@ -183,7 +163,7 @@ class Recommender:
                 soft=vectors,
                 device=self.device,
                 budget=budget,
-                groups=shared,
+                groups=np.zeros(len(tokens), np.int64),
                 progress=progress,
                 mask=self.mask,
             )
@@ -268,26 +248,6 @@ def refuse_unfit(prompts: Prompts, backbone: Backbone) -> None:
     prompts.fits(backbone.vocabulary, backbone.name)
 
 
-def untuned(
-    backbone: Backbone,
-    prompting: Prompting,
-    *,
-    device: torch.device,
-    dtype: torch.dtype,
-    quantize: Quantize | None = None,
-    answer_loss: AnswerLoss = "softmax",
-) -> Recommender:
-    """A language model as it is, asked with a prompt.
-
-    Raises:
-        RectoolError: it cannot be loaded, or the prompt is not fit for it.
-    """
-    prompts = Prompts.chosen(prompting, backbone.tokenizer(), default=usual_prompt(backbone), context=backbone.context)
-    refuse_unfit(prompts, backbone)
-    model = backbone.model(device=device, dtype=dtype, quantize=quantize)
-    return assemble(backbone, model, prompts, device=device, answer_loss=answer_loss)
-
-
 def load(
     artifact: Artifact,
     *,
@@ -307,8 +267,7 @@ def load(
         RectoolError: its files are damaged, or the backbone is not there, or is another one.
     """
     said = model_json.read(artifact)
-    found = itself(artifact) if said.is_whole else backbone_of(artifact, said.backbone, backbone)
-    refuse_other_backbone(artifact, found, said.needed)
+    found = backbone_under(artifact, said, backbone)
     prompts = Prompts.from_record(said.prompt, found.tokenizer())
     refuse_unfit(prompts, found)
     head = reader(artifact, said.whole, prompts, found.name)

@@ -47,10 +47,6 @@ class Clusters:
         rows = [self.rows[self.bounds[cluster] : self.bounds[cluster + 1]] for cluster in several]
         return np.concatenate(rows), np.repeat(np.arange(len(rows)), [len(part) for part in rows])
 
-    def saved(self) -> int:
-        """How many tokens need not be encoded."""
-        return int(((np.diff(self.bounds) - 1) * self.prefixes).sum())
-
 
 def find(tokens: TokenRows, groups: NDArray[np.integer]) -> Clusters:
     """Find clusters of rows within groups.

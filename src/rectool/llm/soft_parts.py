@@ -106,7 +106,7 @@ def build(
             _same("the collaborative model", "users", collaborative.model.size.users, dataset.users)
             _same("the collaborative model", "items", collaborative.model.size.items, dataset.items)
             width, outputs = width_of(collaborative, biases), hidden_size * counts.pop()
-            projector = parts.projector or Projector(width, round(expansion * width), outputs, activation)
+            projector = parts.projector or Projector(width, max(1, round(expansion * width)), outputs, activation)
             _same("the projector", "inputs", projector.inputs, width)
             _same("the projector", "outputs", projector.outputs, outputs)
         if "warm" in kinds:

@@ -1,7 +1,4 @@
-"""Soft tokens on disk: what was trained in files of their own, the rest in parents.
-
-Shapes: I items   H' width of semantic vectors
-"""
+"""Soft tokens on disk: what was trained in files of their own, the rest in parents."""
 
 from __future__ import annotations
 
@@ -25,15 +22,13 @@ from rectool.llm.origins import DOCUMENT
 from rectool.llm.soft import SoftTokens, Told, Unknown, refuse_other
 from rectool.llm.soft_parts import Parts, with_vectors
 from rectool.models import projector as projectors
-from rectool.models import saved
+from rectool.models import saved, semantic
 from rectool.models.projector import Projector
 from rectool.models.saved import Trained, config_of, tensors_of
 
 FILES = {part: f"{part}.safetensors" for part in ("cf", "semantic", "projector", "warm", "unknown")}
 TRAINED_WITH = {"cf": "cf", "semantic": "semantic", "projector": "projector", "warm": "projector"}
 """What `SoftTokens.train_only` calls each part that may be read from a parent."""
-CHUNK = 1 << 14
-"""Items whose embeddings are looked at together."""
 PROJECTOR_CONFIG = ("inputs", "hidden", "outputs", "activation")
 MADE_BY = "rectool train-proj"
 
@@ -128,20 +123,20 @@ def parts_of(artifact: Artifact, role: str) -> Parts:
         role: what it will be to an artifact that refers to it.
 
     Raises:
-        RectoolError: it has nothing for soft tokens, is damaged, or has values that are not finite or all the same.
+        RectoolError: it has nothing for soft tokens, is damaged, or has embeddings that are not finite or all the same.
     """
     kind = artifact.manifest.kind
     if kind == "cf":
         return Parts(collaborative=saved.load(artifact), sources={"cf": role})
     if kind == "semantic":
-        return Parts(semantic=_semantic_table(artifact), sources={"semantic": role})
+        return Parts(semantic=semantic.stored(artifact), sources={"semantic": role})
     if kind == "projector":
         return Parts(projector=projectors.load(artifact), sources={"projector": role})
     if kind == "aligned":
         inside = {name: _inside(artifact, name) for name in ("cf", "semantic", "projector")}
         return Parts(
             collaborative=saved.load(inside["cf"]),
-            semantic=_semantic_table(inside["semantic"]),
+            semantic=semantic.stored(inside["semantic"]),
             projector=projectors.load(inside["projector"]),
             known_items=np.ones(artifact.manifest.counts["items"], np.bool_),
             sources=dict.fromkeys(inside, role),
@@ -216,15 +211,6 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as problem:
         raise RectoolError(f"{path} cannot be read ({problem}); train the soft tokens again") from None
-
-
-def _semantic_table(artifact: Artifact) -> Tensor:
-    """The embeddings (I, H') of a `semantic` artifact."""
-    path = artifact.file("embeddings.safetensors")
-    table = _tensors(path)["item"]
-    if not all(bool(table[start : start + CHUNK].isfinite().all()) for start in range(0, len(table), CHUNK)):
-        raise RectoolError(f"{path} has values that are not finite; make it again with: rectool distill")
-    return table
 
 
 def _inside(artifact: Artifact, name: str) -> Artifact:

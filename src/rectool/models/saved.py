@@ -21,9 +21,8 @@ from rectool.artifacts.documents import understood
 from rectool.data.histories import HistoryRule
 from rectool.errors import RectoolError, disk_errors
 from rectool.models.model import Model, Size
-from rectool.models.table import model_class
+from rectool.models.table import Task, model_class
 
-Task = Literal["ctr", "next-item"]
 LIGHT_LAYERS = 100
 """As many may be without tensors of their own, as those of LightGCN are."""
 LONGEST_HISTORY = 1 << 20

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rectool.artifacts import Artifact
+from rectool.artifacts.checking import explained
 from rectool.errors import RectoolError
 
 FILE = "embeddings.safetensors"
@@ -18,20 +19,33 @@ ROWS = 1 << 14
 
 
 def read(artifact: Artifact) -> Tensor:
-    """The table (I, H) of a `semantic` artifact, in float32.
+    """The table (I, H) of a `semantic` artifact, in float32, for the directions of its rows.
 
     Raises:
         RectoolError: a row is not finite or has no direction (all zeros), or all rows are the same.
     """
+    return _read(artifact, torch.float32, directions=True)
+
+
+def stored(artifact: Artifact) -> Tensor:
+    """The table (I, H) of a `semantic` artifact, in the dtype that it is kept in.
+
+    Raises:
+        RectoolError: a row is not finite, or all rows are the same.
+    """
+    return _read(artifact, None, directions=False)
+
+
+def _read(artifact: Artifact, dtype: torch.dtype | None, *, directions: bool) -> Tensor:
     path = artifact.file(FILE)
-    with safe_open(path, framework="pt") as file:
+    with explained(path), safe_open(path, framework="pt") as file:
         found = file.get_slice("item")
         items, width = found.get_shape()
-        table = torch.empty(items, width)
+        table = torch.empty(items, width, dtype=dtype or found[:1].dtype)
         alike = items > 1
         for start in range(0, items, ROWS):
             rows = table[start : start + ROWS].copy_(found[start : start + ROWS])
-            _check(path, start, rows)
+            _check(path, start, rows, directions)
             alike = alike and bool((rows == table[0]).all())
     if alike:
         raise RectoolError(f"{path}: all rows are the same; make them again, from texts that tell items apart")
@@ -58,9 +72,10 @@ def principal_axes(rows: Tensor, width: int) -> Tensor:
     return found
 
 
-def _check(path: Path, start: int, rows: Tensor) -> None:
+def _check(path: Path, start: int, rows: Tensor, directions: bool) -> None:
     finite = rows.isfinite().all(1)
-    for bad, what in ((~finite, "is not finite"), (~rows.any(1), "is all zeros, and has no direction")):
+    aimless = ~rows.any(1) & directions
+    for bad, what in ((~finite, "is not finite"), (aimless, "is all zeros, and has no direction")):
         if bool(bad.any()):
             raise RectoolError(f"{path}: row {start + int(bad.int().argmax())} of item {what}; make it again")
 

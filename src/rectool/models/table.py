@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from rectool.errors import RectoolError
 
 if TYPE_CHECKING:
     from rectool.models.model import Model
 
+Task: TypeAlias = Literal["ctr", "next-item"]
+"""What a model is for: to rate rows, or to say which item comes next."""
 MODELS = {
     "popularity": "Popularity",
     "bias": "Bias",

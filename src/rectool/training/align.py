@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from rectool.artifacts import Artifact, Draft
 from rectool.data.dataset import Dataset
-from rectool.data.estimate import Plan
+from rectool.data.estimate import TORCH_MEMORY, Plan
 from rectool.devices import device_named, free_memory
 from rectool.errors import RectoolError, disk_errors
 from rectool.evaluation.scorer import CollaborativeScorer
@@ -28,7 +28,7 @@ from rectool.training.align_settings import Alignment, Started
 from rectool.training.alignment import AlignedParts, AlignObjective, anchors_per_step
 from rectool.training.choice import Choice, choose
 from rectool.training.counting import prior, training_rows
-from rectool.training.estimate import BASE_MEMORY, COPIES, estimate
+from rectool.training.estimate import COPIES, estimate
 from rectool.training.losses import BUFFER_BYTES
 from rectool.training.report import report
 from rectool.training.run import Run
@@ -106,7 +106,7 @@ class Aligning:
         memory = collaborative.memory_bytes + COPIES * projector + self._table_memory()
         memory += self._step_memory(hidden, BUFFER_BYTES[device.type])
         free = free_memory(device)
-        if memory - BASE_MEMORY > free:
+        if memory - TORCH_MEMORY > free:
             raise RectoolError(
                 f"aligning {self.dataset.items:,} items with {self.width:,} values each would need about "
                 f"{memory / 1e9:.1f} GB of memory, but {device} has {free / 1e9:.1f} GB free; {self._advice()}"

@@ -8,9 +8,9 @@ from typing import ClassVar, Literal
 
 from rectool.errors import RectoolError
 from rectool.evaluation.settings import given
-from rectool.models.table import MODELS
+from rectool.models.table import MODELS, Task
 from rectool.settings import setting
-from rectool.training.settings import Collaborative, Loss, Objective, Task, at_least
+from rectool.training.settings import Collaborative, Loss, Objective, at_least
 
 
 @dataclass(frozen=True, kw_only=True)

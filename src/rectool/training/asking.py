@@ -14,7 +14,7 @@ from rectool import console, processes
 from rectool.artifacts import Draft
 from rectool.data.batches import shuffled_batches
 from rectool.data.dataset import Dataset
-from rectool.devices import autocast, free_memory
+from rectool.devices import autocast
 from rectool.errors import RectoolError, disk_errors
 from rectool.evaluation import language_ranking
 from rectool.evaluation.rank import Exclude, Ranking
@@ -22,6 +22,7 @@ from rectool.evaluation.score import Progress, Rows, refuse_not_finite
 from rectool.llm import recommender as recommenders
 from rectool.llm.body import can_pack, reading
 from rectool.llm.recommender import Recommender
+from rectool.models.table import Task
 from rectool.training import loop
 from rectool.training.answers import AnswerCriterion
 from rectool.training.counting import prior
@@ -31,7 +32,6 @@ from rectool.training.lora_settings import TITLE_METRIC
 from rectool.training.prompted import Criterion
 from rectool.training.report import report
 from rectool.training.run import Fitted, Objective, Run
-from rectool.training.settings import Task
 from rectool.training.token_parts import LINE_TOKENS, TokenParts, padding_share
 from rectool.training.tuning import Tuning
 from rectool.training.validation import Validation
@@ -108,7 +108,7 @@ def fit_and_write(
     lengths, task = tuning.lengths, tuning.task
     priors = {} if tuning.metric == TITLE_METRIC else PRIORS[task]
     draft.metrics.update(
-        model=tuning.label,
+        model=tuning.backbone.label,
         task=task,
         head=recommender.head.kind,
         mask=tuning.mask.text,
@@ -128,7 +128,8 @@ def fit_and_write(
     if task == "ctr":
         draft.metrics.update(liked=int((tuning.labels == 1).sum()), answers=vars(recommender.answering.answers))
     report(draft, run, fitted)
-    draft.metrics["tokens_per_second"] = round(fitted.targets_per_second * float(lengths.mean()), 1)
+    targets = objective.targets(np.arange(len(lengths)))  # of a pass; where titles are written, more than rows
+    draft.metrics["tokens_per_second"] = round(fitted.targets_per_second * int(lengths.sum()) / targets, 1)
     return fitted
 
 
@@ -140,11 +141,11 @@ def compute_twice(model: PreTrainedModel) -> None:
     (named_today or model.gradient_checkpointing_enable)({"use_reentrant": False})
 
 
-def padding_of(tuning: Tuning, parts: TokenParts, seed: int) -> float:
-    """The share of padding in what one process computes of the first epoch."""
+def padding_of(tuning: Tuning, computed: NDArray[np.int64], parts: TokenParts, seed: int) -> float:
+    """The share of padding in what one process computes of the first epoch; `computed` (N,) tokens of each row."""
     lengths, processes_in_all = tuning.lengths, processes.world_size()
     batches = shuffled_batches(lengths, np.ones_like(lengths), tuning.fit.batch_size * processes_in_all, (seed, 0))
-    return padding_share(tuning.computed(), (batch[::processes_in_all] for batch in batches[:LOOKED_AT]), parts)
+    return padding_share(computed, (batch[::processes_in_all] for batch in batches[:LOOKED_AT]), parts)
 
 
 def is_packed(tuning: Tuning, recommender: Recommender, padding: float) -> bool:
@@ -159,8 +160,8 @@ def is_packed(tuning: Tuning, recommender: Recommender, padding: float) -> bool:
     return False
 
 
-def tell(tuning: Tuning, what: str, way: Way, padding: float) -> None:
-    """What is trained, on what, and what it takes: before the wait."""
+def tell(tuning: Tuning, what: str, way: Way, padding: float, room: int) -> None:
+    """What is trained, on what, and what it takes of the `room` there was: before the wait."""
     anatomy, lengths = tuning.anatomy, tuning.lengths
     console.say(
         f"{anatomy.trained:,} of {anatomy.parameters:,} parameters are trained "
@@ -179,7 +180,7 @@ def tell(tuning: Tuning, what: str, way: Way, padding: float) -> None:
     twice = ", activations computed twice" if way.checkpointing else ""
     console.say(
         f"{way.tokens:,} tokens at a time{twice}, {padding:.1%} of them padding; about {in_gigabytes(way.bytes)} of "
-        f"memory, of the {in_gigabytes(free_memory(tuning.device))} that are free on {tuning.device}"
+        f"memory, of the {in_gigabytes(room)} that are free on {tuning.device}"
     )
 
 

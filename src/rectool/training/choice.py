@@ -9,9 +9,9 @@ from rectool.data.dataset import Dataset
 from rectool.data.histories import HistoryRule
 from rectool.errors import RectoolError
 from rectool.models.model import FactorModel, Model
-from rectool.models.table import model_class
+from rectool.models.table import Task, model_class
 from rectool.settings import flag_name
-from rectool.training.settings import Collaborative, Fit, Loss, Objective, Start, Task
+from rectool.training.settings import Collaborative, Fit, Loss, Objective, Start
 
 
 @dataclass(frozen=True)

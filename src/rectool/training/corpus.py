@@ -16,7 +16,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rectool.artifacts.schemas import SPLITS
 from rectool.data.dataset import Dataset
 from rectool.errors import RectoolError
 from rectool.prompts.catalogue import Catalogue, taken
@@ -52,7 +51,7 @@ def item_texts(dataset: Dataset) -> list[str]:
 
 def known_items(dataset: Dataset) -> NDArray[np.int64]:
     """The items that training knows."""
-    return np.unique(dataset.item[_known(dataset)]).astype(np.int64)
+    return np.unique(dataset.item[dataset.known_rows]).astype(np.int64)
 
 
 def known_histories(dataset: Dataset) -> list[NDArray[np.int32]]:
@@ -60,20 +59,10 @@ def known_histories(dataset: Dataset) -> list[NDArray[np.int32]]:
 
     A user of fewer than two has none.
     """
-    rows = np.flatnonzero(_known(dataset) & (dataset.label != 0))
+    rows = dataset.known_rows
+    rows = rows[dataset.label[rows] != 0]
     bounds = np.flatnonzero(np.diff(dataset.user[rows])) + 1
     return [items for items in np.split(dataset.item[rows], bounds) if len(items) > 1]
-
-
-def _known(dataset: Dataset) -> NDArray[np.bool_]:
-    """(R,) train rows, and the context that stands before the user's last one."""
-    split = dataset.split
-    train = np.flatnonzero(split == SPLITS.index("train"))
-    last = np.full(dataset.users, -1, np.int64)
-    last[dataset.user[train]] = train  # the later row of a user stays
-    known: NDArray[np.bool_] = (split == SPLITS.index("train")) | (split == SPLITS.index("context"))
-    known &= np.arange(len(split)) <= last[dataset.user]
-    return known
 
 
 def lists(dataset: Dataset, histories: Sequence[NDArray[np.int32]]) -> list[str]:

@@ -12,8 +12,8 @@ from rectool import console
 from rectool.data.dataset import Dataset
 from rectool.evaluation.scorer import CollaborativeScorer
 from rectool.models.model import Size, TrainingRows
-from rectool.models.saved import Task, Trained
-from rectool.models.table import model_class
+from rectool.models.saved import Trained
+from rectool.models.table import Task, model_class
 from rectool.training.loop import LOWER_IS_BETTER
 from rectool.training.validation import Validation
 

@@ -7,18 +7,14 @@ from collections.abc import Sequence
 import torch
 
 from rectool.data.dataset import Dataset
-from rectool.data.estimate import Plan
+from rectool.data.estimate import BYTES_PER_ROW, TORCH_MEMORY, Plan
 from rectool.devices import device_named, precision_named
 from rectool.models.model import Size
 from rectool.training.choice import Choice
 from rectool.training.settings import Fit
 
-BASE_MEMORY = 450 << 20
-"""Of Python with torch."""
 COPIES = 6
 """Of the parameters while training: themselves, gradients, Adam's two moments, the best, a checkpoint on its way."""
-BYTES_PER_ROW = 60
-"""Of the log: its columns, histories, samples."""
 
 
 def estimate(dataset: Dataset, choice: Choice, settings: Fit, reads: Sequence[str]) -> Plan:
@@ -37,5 +33,5 @@ def estimate(dataset: Dataset, choice: Choice, settings: Fit, reads: Sequence[st
         reads=reads,
         disk_bytes=2 * weights + vectors,
         scratch_bytes=(3 + 2) * weights,
-        memory_bytes=BASE_MEMORY + COPIES * weights + 2 * vectors + BYTES_PER_ROW * rows,
+        memory_bytes=TORCH_MEMORY + COPIES * weights + 2 * vectors + BYTES_PER_ROW * rows,
     )

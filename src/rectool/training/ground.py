@@ -68,10 +68,6 @@ def find(standing: Standing, elsewhere: Mapping[str, Path] | None) -> Ground:
     said = document.read(told.artifact) if told is not None and told.artifact is not None else {}
     if standing.llm is not None:
         found = backbones.find(standing.llm, revision=standing.revision, elsewhere=elsewhere)
-        if standing.revision is not None and found.hub is None:
-            raise RectoolError(
-                f"--revision {standing.revision} is of a model of the hub, but {standing.llm} is a folder"
-            )
     else:
         assert told is not None  # Standing has seen to it
         assert told.artifact is not None

@@ -9,9 +9,9 @@ from rectool.artifacts import Artifact, Input, open_artifact
 from rectool.data.dataset import Dataset
 from rectool.llm.item_head import ItemHead
 from rectool.models import semantic as semantics
+from rectool.models.table import Task
 from rectool.training.choice import task_of
 from rectool.training.lora_settings import Asking, ItemHeadStart
-from rectool.training.settings import Task
 
 
 def settled_task(dataset: Dataset, asking: Asking, usual: Task | None = None) -> Task:

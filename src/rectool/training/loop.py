@@ -65,7 +65,7 @@ class _Loop:
         self.at = Progress(parts=settings.accumulate)
         self.best: dict[str, Tensor] = {}
         self.unchecked = torch.zeros((), dtype=torch.float64, device=run.device)  # losses not yet looked at
-        self.overflows = 0
+        self.overflows, self.unmeasured = 0, False
         self.pace = Pace()
         self.saved_at, self.saved_step = time.monotonic(), 0
         if run.resumed:
@@ -164,7 +164,7 @@ class _Loop:
             try:
                 return self._backward(parts, targets)
             except torch.cuda.OutOfMemoryError:
-                if all(len(part) <= 1 for part in parts):
+                if self.at.parts >= len(share):
                     raise RectoolError(
                         f"{self.run.device} has too little memory for a single sample; {self.run.memory_advice}"
                     ) from None
@@ -263,8 +263,10 @@ class _Loop:
         self.at.loss, self.at.targets = 0.0, 0
         if self.run.metric in values:
             self._compare(values[self.run.metric])
+        elif values:
+            self._tell_unmeasured()
         said = [f"loss {loss:.4f}", *(f"valid {name} {value:.4f}" for name, value in values.items())]
-        best = " (best)" if values and self.at.waited == 0 else ""
+        best = " (best)" if self.at.best is not None and self.at.best_step == self.at.step else ""
         speed = f"{self.pace.targets_per_second:,.0f} targets/s"
         left = f"; about {self._left()} left at most" if not self._over() and self._left() else ""
         console.say(f"epoch {at[1]:g}, step {at[0]}: {', '.join(said)}{best}; {speed}{left}")
@@ -276,6 +278,15 @@ class _Loop:
             self.best = self._copy()
         else:
             self.at.waited += 1
+
+    def _tell_unmeasured(self) -> None:
+        """Once: that nothing can be chosen by the metric, since these validation rows leave it undefined."""
+        if not self.unmeasured:
+            console.say(
+                f"{self.run.metric} is not defined on the validation rows, so that nothing is chosen by it and the "
+                "last weights count; choose another --metric, or more --validate-rows"
+            )
+        self.unmeasured = True
 
     def _copy(self) -> dict[str, Tensor]:
         return {name: p.detach().to("cpu", copy=True) for name, p in self.parameters.items()}

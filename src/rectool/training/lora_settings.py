@@ -8,8 +8,9 @@ from typing import Any, ClassVar, Literal, TypeAlias
 
 from rectool.errors import RectoolError
 from rectool.llm.mask_plan import MaskPlan
+from rectool.models.table import Task
 from rectool.settings import flag_name, setting
-from rectool.training.settings import Fit, Task, at_least
+from rectool.training.settings import Fit, at_least
 
 Checkpointing = Literal["auto", "on", "off"]
 Packing = Literal["auto", "on", "off"]

@@ -31,13 +31,7 @@ NEGATIVES = {"bce": 1, "bpr": 1, "sampled-softmax": 512}
 
 def training_targets(dataset: Dataset, autoregressive: bool) -> NDArray[np.int64]:
     """The rows to be predicted: train rows, and with `autoregressive` the context rows before a user's last one."""
-    train = dataset.targets("train")
-    if not autoregressive:
-        return train
-    context = dataset.targets("context")
-    last = np.full(dataset.users, -1, np.int64)
-    last[dataset.user[train]] = train  # rows are sorted by user and time: the last one stays
-    return np.sort(np.concatenate((train, context[context < last[dataset.user[context]]])))
+    return dataset.known_rows if autoregressive else dataset.targets("train")
 
 
 class CatalogueObjective(SampledObjective[S]):

@@ -75,7 +75,7 @@ class Pace:
 
 def in_words(seconds: float) -> str:
     """`3 h 20 min`, `12 min`, `45 s`."""
-    if seconds < 60:
+    if round(seconds) < 60:
         return f"{seconds:.0f} s"
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours:,} h {minutes} min" if hours else f"{minutes} min"

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
-from rectool import processes
+from rectool import devices, processes
 from rectool.artifacts import Draft
 from rectool.artifacts.schemas import CURVE
 from rectool.training.run import Fitted, Run
@@ -14,10 +13,7 @@ from rectool.training.run import Fitted, Run
 
 def report(draft: Draft, run: Run, fitted: Fitted | None) -> None:
     """Fill in the figures of a run, and write its curve; `fitted` is None where there was nothing to fit."""
-    device = torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else "cpu"
-    draft.run.update(device=device, world_size=processes.world_size())
-    if run.device.type == "cuda":
-        draft.run["device_memory_bytes"] = torch.cuda.max_memory_allocated(run.device)
+    draft.run.update(devices.used(run.device), world_size=processes.world_size())
     if fitted is None:
         return
     at = fitted.progress

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from rectool.errors import RectoolError
-from rectool.models.table import MODELS
+from rectool.models.table import MODELS, Task
 from rectool.settings import flag_name, setting
 
-Task: TypeAlias = Literal["ctr", "next-item"]
 Loss: TypeAlias = Literal["bce", "squared-error", "full-softmax", "sampled-softmax", "bpr"]
 LOSSES: dict[str, tuple[Loss, ...]] = {
     "ctr": ("bce", "squared-error"),

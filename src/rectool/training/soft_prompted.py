@@ -98,7 +98,7 @@ class SoftObjective(PromptObjective):
         if asked.text is not None:
             self.tokens = TokenRows.joined([resolved.tokens, asked.text])
             luck, epoch = chance.random(count), seed[-1]
-            steps = self.drawing.steps or self.drawing.epochs * len(batches)
+            steps = self.drawing.steps or max(1, self.drawing.epochs * len(batches))
             shares = [self.drawing.text_share((epoch * len(batches) + k) / steps) for k in range(len(batches))]
             batches = [
                 np.where(luck[batch] < share, batch + count, batch)

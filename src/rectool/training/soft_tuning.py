@@ -18,6 +18,7 @@ from rectool.devices import device_named, precision_named
 from rectool.errors import RectoolError
 from rectool.llm import document
 from rectool.llm.backbone import Backbone
+from rectool.llm.files import refuse_four_bits
 from rectool.llm.item_head import ItemHead, read, refuse_other_items
 from rectool.llm.mask_plan import MaskPlan
 from rectool.llm.recommender import refuse_unfit, usual_prompt
@@ -28,6 +29,7 @@ from rectool.llm.soft_saved import parts_of
 from rectool.models.mf import MatrixFactorization
 from rectool.models.model import Size
 from rectool.models.saved import Trained
+from rectool.models.table import Task
 from rectool.prompts import template
 from rectool.prompts.cached import cached_rows
 from rectool.prompts.prompts import Prompts
@@ -37,7 +39,6 @@ from rectool.training.adapting import dissect, outline
 from rectool.training.ground import BEFORE, Ground, adapters_of, find
 from rectool.training.heads import item_head, parent_of_items, settled_task
 from rectool.training.lora_settings import Adapters, Answering, ItemHeadStart
-from rectool.training.settings import Task
 from rectool.training.soft_settings import (
     COLLABORATIVE,
     FitSoft,
@@ -131,8 +132,8 @@ def prepare(
     """
     device = device_named(fit.device)
     dtype = precision_named(fit.precision, device)
-    if standing.quantize != "none" and device.type != "cuda":
-        raise RectoolError(f"--quantize {standing.quantize} needs a GPU, but --device is {device}")
+    if standing.quantize != "none":
+        refuse_four_bits(device)
     trained = freezing.parts()
     ground = find(standing, elsewhere)
     said = ground.said
@@ -314,11 +315,14 @@ def _soft(
     told: Told,
 ) -> SoftTokens:
     parts, unknown, biases = Parts(), settings.unknown, bool(settings.biases)
+    expansion, activation = settings.expansion, settings.activation
     if ground.before is not None:
         before = document.read(ground.before)["soft"]
         refuse_other(before["data"], dataset)
         parts, unknown = parts_of(ground.before, BEFORE), unknown or before["unknown"]
         biases = before["biases"] if settings.biases is None else settings.biases
+        if (old := parts.projector) is not None:
+            expansion, activation = expansion or old.hidden / old.inputs, activation or old.activation
         if biases != before["biases"]:
             parts = replace(parts, unknown={})
     for parent in parents:
@@ -349,8 +353,8 @@ def _soft(
         kinds,
         ground.backbone.config.get_text_config(decoder=True).hidden_size,
         parts,
-        expansion=settings.expansion or 10.0,
-        activation=settings.activation or "relu",
+        expansion=expansion or 10.0,
+        activation=activation or "relu",
         unknown=unknown or "trained",
         told=told,
         biases=biases,

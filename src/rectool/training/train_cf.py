@@ -133,9 +133,7 @@ def write(folder: Path, dataset: Dataset, trained: Trained, device: torch.device
 
 def user_vectors(trained: Trained, dataset: Dataset, device: torch.device) -> NDArray[np.float32]:
     """The vectors of all users (U, D); a sequence model encodes the history that ends with training."""
-    rows = dataset.targets("train")
-    last = np.full(dataset.users, -1, np.int64)
-    last[dataset.user[rows]] = rows
+    last = dataset.last_train_rows
     known = last >= 0
     start = stop = np.zeros(dataset.users, np.int64)
     items = np.zeros(1, np.int32)

@@ -14,11 +14,12 @@ from rectool.devices import free_memory
 from rectool.errors import RectoolError
 from rectool.llm import adapter as adapters
 from rectool.llm import recommender as recommenders
+from rectool.llm.body import causal_of
 from rectool.llm.recommender import Recommender
 from rectool.llm.soft_prefix import PrefixCache, cache_bytes, can_prefix
 from rectool.training.adapting import adapt
 from rectool.training.asking import Live, compute_twice, criterion_of, fit_and_write, is_packed, padding_of, tell
-from rectool.training.llm_way import Way, in_gigabytes
+from rectool.training.llm_way import in_gigabytes
 from rectool.training.prompted import Trainable
 from rectool.training.run import Run
 from rectool.training.soft_prompted import Asked, Drawing, SoftObjective
@@ -37,13 +38,17 @@ def train(draft: Draft, tuning: SoftTuning, run: Run) -> None:
         RectoolError: a model cannot be read, does not fit the device, or the loss is no longer finite.
         Stopped: with a checkpoint.
     """
-    way = tuning.way(tuning.computed())
-    padding = padding_of(tuning, TokenParts(way.tokens), run.seed)
-    tell(tuning, ", ".join(f"{part} ({count:,})" for part, count in _counted(tuning).items()), way, padding)
-    recommender = _with_weights(tuning, way, run.seed)
+    room = tuning.room()
+    way = tuning.way(tuning.computed(), room)
+    recommender = _with_weights(tuning, run.seed)
     prefixed = tuning.has_prefix and not way.checkpointing and can_prefix(recommender.model, int(tuning.lengths.max()))
+    computed = tuning.computed() if prefixed else tuning.lengths
     if tuning.has_prefix and not prefixed:
-        way = tuning.way(tuning.lengths)
+        way = tuning.way(computed, room)
+    if way.checkpointing:
+        compute_twice(causal_of(recommender.model))
+    padding = padding_of(tuning, computed, TokenParts(way.tokens), run.seed)
+    tell(tuning, ", ".join(f"{part} ({count:,})" for part, count in _counted(tuning).items()), way, padding, room)
     cache = _cache(tuning, recommender, prefixed)
     packed = not prefixed and is_packed(tuning, recommender, padding)
     validation = Validation.of(tuning.dataset, tuning.task, run.device, tuning.fit.validate_rows, run.seed)
@@ -54,7 +59,7 @@ def train(draft: Draft, tuning: SoftTuning, run: Run) -> None:
         Asked(tuning.dataset, tuning.rows, tuning.tokens, tuning.text),
         Drawing(tuning.hidden, freezing.text_share, tuning.fit.epochs, tuning.fit.steps),
         TokenParts(way.tokens, packed),
-        lambda: validation(Live(recommender, tuning.label)),
+        lambda: validation(Live(recommender, tuning.backbone.label)),
         run.device,
         tuning.layers,
         prefixed=prefixed,
@@ -74,7 +79,7 @@ def train(draft: Draft, tuning: SoftTuning, run: Run) -> None:
         draft.run["prefixes"] = {"bytes": cache.taken, "hits": cache.hits, "misses": cache.misses}
 
 
-def _with_weights(tuning: SoftTuning, way: Way, seed: int) -> Recommender:
+def _with_weights(tuning: SoftTuning, seed: int) -> Recommender:
     """The language model with its soft tokens, on the device; what is not trained of it is frozen."""
     plain = tuning.backbone.model(
         device=tuning.device, dtype=tuning.dtype, quantize="4bit" if tuning.quantized else None
@@ -90,8 +95,6 @@ def _with_weights(tuning: SoftTuning, way: Way, seed: int) -> Recommender:
         model.requires_grad_(False)
     elif isinstance(model, PeftModel):
         model.set_requires_grad(model.active_adapter)
-    if way.checkpointing:
-        compute_twice(plain)
     return recommenders.assemble(
         tuning.backbone,
         model,

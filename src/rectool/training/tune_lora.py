@@ -36,11 +36,12 @@ def tune(draft: Draft, tuning: Tuning, run: Run) -> None:
         RectoolError: the model cannot be read, does not fit the device, or its loss is no longer finite.
         Stopped: with a checkpoint.
     """
-    way = tuning.way(tuning.lengths)
-    padding = padding_of(tuning, TokenParts(way.tokens), run.seed)
+    room = tuning.room()
+    way = tuning.way(tuning.lengths, room)
+    padding = padding_of(tuning, tuning.lengths, TokenParts(way.tokens), run.seed)
     what = "all of its weights" if tuning.lora.full else f"adapters of rank {tuning.lora.rank} in "
     what += ", ".join(tuning.anatomy.targets)
-    tell(tuning, what if tuning.head is None else f"{what}, and an item head", way, padding)
+    tell(tuning, what if tuning.head is None else f"{what}, and an item head", way, padding, room)
     recommender = _with_weights(tuning, way, run.seed)
     packed = is_packed(tuning, recommender, padding)
     validation = Validation.of(tuning.dataset, tuning.task, run.device, tuning.fit.validate_rows, run.seed)
@@ -82,7 +83,7 @@ def _objective(tuning: Tuning, recommender: Recommender, parts: TokenParts, vali
     model, head, device, layers = recommender.model, recommender.head, recommender.device, tuning.layers
 
     def measure() -> Mapping[str, float]:
-        return validation(Live(recommender, tuning.label))
+        return validation(Live(recommender, tuning.backbone.label))
 
     if not isinstance(head, TitleHead):
         trained = Trainable(model, head=tuning.head)

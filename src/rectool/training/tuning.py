@@ -19,9 +19,11 @@ from rectool.devices import device_named, free_memory, precision_named
 from rectool.errors import RectoolError
 from rectool.llm import backbone
 from rectool.llm.backbone import Backbone
+from rectool.llm.files import refuse_four_bits
 from rectool.llm.item_head import ItemHead
 from rectool.llm.mask_plan import MaskKind, MaskPlan
 from rectool.llm.recommender import NEXT_ITEM_PROMPT, refuse_unfit, usual_prompt
+from rectool.models.table import Task
 from rectool.prompts import template
 from rectool.prompts.cached import cached_rows
 from rectool.prompts.prompts import Prompts
@@ -35,7 +37,6 @@ from rectool.training.llm_way import Wanted, Way, choose_way
 from rectool.training.lora_settings import Answering, FitLanguage, Language, Lora, Predicting
 from rectool.training.losses import BUFFER_BYTES
 from rectool.training.next_item import training_targets
-from rectool.training.settings import Task
 from rectool.training.token_parts import LINE_TOKENS
 
 SAMPLED = 512
@@ -109,11 +110,6 @@ class Tuning:
         return self.mask.idle_on_top(self.depth)
 
     @property
-    def label(self) -> str:
-        """What reports call the model: its name on the hub, or that of its folder."""
-        return self.backbone.folder.name if self.backbone.folder is not None else self.backbone.name
-
-    @property
     def labels(self) -> NDArray[np.int8]:
         """(N,)"""
         return self.dataset.label[self.rows]
@@ -123,7 +119,11 @@ class Tuning:
         """(N,) the item of each row."""
         return self.dataset.item[self.rows]
 
-    def way(self, lengths: NDArray[np.int64]) -> Way:
+    def room(self) -> int:
+        """Bytes that the device has for weights and steps, as long as no weights are on it."""
+        return free_memory(self.device)
+
+    def way(self, lengths: NDArray[np.int64], room: int) -> Way:
         """How steps of rows of these lengths are computed on this device.
 
         Raises:
@@ -132,7 +132,7 @@ class Tuning:
         longest = int(lengths.max(initial=1))
         step = math.ceil(longest * min(self.fit.batch_size, len(self.rows)) / self.fit.accumulate)
         wanted = Wanted(self.fit.batch_tokens, self.fit.checkpointing, longest, step)
-        return choose_way(self._setup(longest), wanted, free_memory(self.device))
+        return choose_way(self._setup(longest), wanted, room)
 
     def computed(self) -> NDArray[np.int64]:
         """(N,) how many tokens of each row take memory in a step."""
@@ -141,7 +141,7 @@ class Tuning:
     def plan(self, reads: Sequence[str]) -> Plan:
         """What would be done, after checking that it can be; lengths are those of a sample of the prompts."""
         places = np.unique(np.linspace(0, len(self.rows) - 1, SAMPLED).astype(np.int64))
-        way = self.way(self._sampled(places))
+        way = self.way(self._sampled(places), self.room())
         weights = 4 * self.anatomy.trained
         return Plan(reads, disk_bytes=2 * weights, scratch_bytes=(3 + 2) * weights, memory_bytes=way.bytes)
 
@@ -205,8 +205,8 @@ def prepare(
     dtype = precision_named(fit.precision, device)
     if quantized and lora.full:
         raise RectoolError(f"--quantize {language.quantize} keeps weights as they are, --full trains them; give one")
-    if quantized and device.type != "cuda":
-        raise RectoolError(f"--quantize {language.quantize} needs a GPU, but --device is {device}")
+    if quantized:
+        refuse_four_bits(device)
     task = settled_task(dataset, predicting)
     writes = task == "next-item" and predicting.head == "title"
     if task == "next-item" and answering.answer_loss != Answering.answer_loss:
@@ -214,8 +214,6 @@ def prepare(
     rows = chosen_rows(dataset, task, answering.samples, seed)
     metric = fit.metric_of(task, writes=writes)
     found = backbone.find(language.llm, revision=language.revision, elsewhere=elsewhere)
-    if language.revision is not None and found.hub is None:
-        raise RectoolError(f"--revision {language.revision} is of a model of the hub, but {language.llm} is a folder")
     default = usual_prompt(found) if task == "ctr" else NEXT_ITEM_PROMPT
     prompts = Prompts.chosen(prompting, found.tokenizer(), default=default, context=found.context)
     refuse_other_task(prompts, task)

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from rectool import processes
 from rectool.data.dataset import Dataset
 from rectool.evaluation.auc import auc, uauc
+from rectool.evaluation.metrics import gains, hits, reciprocals
 from rectool.evaluation.scorer import Scorer
-from rectool.models.saved import Task
+from rectool.models.table import Task
 
 CUTOFF = 10
 ROWS = 20_000
@@ -64,12 +65,8 @@ class Validation:
 
     def _next_item(self, scorer: Scorer) -> dict[str, float]:
         ranks = self._shared(lambda rows: scorer.rank(self.dataset, rows, k=CUTOFF).rank).numpy()
-        hit = ranks <= CUTOFF
-        return {
-            f"ndcg@{CUTOFF}": float((hit / np.log2(1 + ranks)).mean()),
-            f"hr@{CUTOFF}": float(hit.mean()),
-            f"mrr@{CUTOFF}": float((hit / ranks).mean()),
-        }
+        measured = {"ndcg": gains, "hr": hits, "mrr": reciprocals}
+        return {f"{name}@{CUTOFF}": float(value(ranks, CUTOFF).mean()) for name, value in measured.items()}
 
     def _shared(self, measure: Callable[[NDArray[np.int64]], NDArray[Any]]) -> torch.Tensor:
         """Measure each row in one process, and bring the values (N,) together in all of them."""

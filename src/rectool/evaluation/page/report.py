@@ -145,10 +145,10 @@ def _hash(text: str) -> str:
 
 
 def _time(seconds: float | None) -> str:
-    """`3.1 s`, `12 min 5 s`, `2 h 03 min`."""
+    """`3.1 s`, `12 min 05 s`, `2 h 03 min`."""
     if seconds is None:
         return ""
-    if seconds < 60:
+    if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
