@@ -22,27 +22,30 @@ from rectool.artifacts import open_artifact
 
 FAKE = Path(__file__).with_name("commands") / "fake_training.py"
 SHARE = """
-import json, sys, torch
+import json, torch
 from rectool import processes
-processes.start()
-processes.start()
-rank = processes.rank()
-rows = torch.arange(6.0).reshape(3, 2)[: 2 - rank] + 10 * rank
-tensors = {
-    "a": torch.tensor([[1.5, float("nan")]], dtype=torch.float64).t(), "b": torch.tensor([True, False]),
-    "c": torch.tensor(7), "d": torch.zeros(0, 3), "e": torch.ones(2).bfloat16(),
-}
-got = processes.broadcast_tensors(tensors if processes.is_main() else {"x": torch.ones(1)})
-print(json.dumps({
-    "rank": rank,
-    "size": processes.world_size(),
-    "json": [processes.broadcast_json({"from": rank}), processes.broadcast_json(None)],
-    "sum": processes.all_reduce_sum(torch.tensor([1.0, rank])).tolist(),
-    "rows": processes.all_gather_rows(rows, [2, 1]).tolist(),
-    "one": processes.all_gather_rows(torch.ones(rank, dtype=torch.int64), [0, 1]).tolist(),
-    "tensors": {name: [str(value.dtype), str(value.tolist())] for name, value in got.items()},
-}))
-processes.close()
+
+def share():
+    processes.start()
+    rank = processes.rank()
+    rows = torch.arange(6.0).reshape(3, 2)[: 2 - rank] + 10 * rank
+    tensors = {
+        "a": torch.tensor([[1.5, float("nan")]], dtype=torch.float64).t(), "b": torch.tensor([True, False]),
+        "c": torch.tensor(7), "d": torch.zeros(0, 3), "e": torch.ones(2).bfloat16(),
+    }
+    got = processes.broadcast_tensors(tensors if processes.is_main() else {"x": torch.ones(1)})
+    print(json.dumps({
+        "rank": rank,
+        "size": processes.world_size(),
+        "json": [processes.broadcast_json({"from": rank}), processes.broadcast_json(None)],
+        "sum": processes.all_reduce_sum(torch.tensor([1.0, rank])).tolist(),
+        "rows": processes.all_gather_rows(rows, [2, 1]).tolist(),
+        "one": processes.all_gather_rows(torch.ones(rank, dtype=torch.int64), [0, 1]).tolist(),
+        "tensors": {name: [str(value.dtype), str(value.tolist())] for name, value in got.items()},
+    }), flush=True)
+
+processes.together(share, everywhere=True)
+processes.end(0)
 """
 
 

@@ -274,6 +274,7 @@ def _follow(work: Callable[[], None]) -> NoReturn:
         with suppress(Stopped):  # all have stopped, and the main process sees to the rest
             work()
         code = int(_await(END))
+        close()  # while the main process is there, where the store may live: torch 2.4 waits for it
     except Ended as end:
         code = end.code
     except BaseException as problem:
@@ -286,7 +287,6 @@ def _follow(work: Callable[[], None]) -> NoReturn:
     finally:
         with suppress(RuntimeError):
             store.set(f"{LEFT} {rank()}", "")
-    close()
     sys.exit(code)
 
 
