@@ -180,7 +180,6 @@ from rectool.artifacts.shards import Work
 from rectool.errors import Stopped
 
 console.configure(quiet=True, json=False)
-processes.start()
 asked = []
 stopping = "resumed" not in sys.argv
 
@@ -191,16 +190,19 @@ def compute(start, stop):
     rows = np.arange(start, stop)
     return {"square": rows.astype(np.float32) ** 2, "pair": np.stack([rows, -rows], 1).astype(np.float16)}
 
-work, said = Work(Path(sys.argv[1]), resumed=not stopping), ""
-try:
-    found = work.run("part", [(0, 5), (5, 6), (6, 11)], compute)
-except Stopped as problem:
-    found, said = None, str(problem)
-print(json.dumps({
-    "rank": processes.rank(), "asked": asked, "said": said,
-    "found": None if found is None else {name: array.tolist() for name, array in found.items()},
-}))
-processes.close()
+def share():
+    work, said = Work(Path(sys.argv[1]), resumed=not stopping), ""
+    try:
+        found = work.run("part", [(0, 5), (5, 6), (6, 11)], compute)
+    except Stopped as problem:
+        found, said = None, str(problem)
+    print(json.dumps({
+        "rank": processes.rank(), "asked": asked, "said": said,
+        "found": None if found is None else {name: array.tolist() for name, array in found.items()},
+    }), flush=True)
+
+processes.together(share, everywhere=True)
+processes.end(0)
 """
 
 

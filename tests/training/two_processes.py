@@ -61,11 +61,13 @@ def run(dataset: Dataset, name: str, case: dict[str, Any], out: Path) -> None:
 
 def main(data: str, cases: str, out: str) -> None:
     console.configure(quiet=True, json=False)
-    processes.start()
-    dataset = Dataset(open_artifact(Path(data), "dataset"))
-    for name, case in json.loads(Path(cases).read_text()).items():
-        run(dataset, name, case, Path(out))
-    processes.close()
+
+    def work() -> None:
+        dataset = Dataset(open_artifact(Path(data), "dataset"))
+        for name, case in json.loads(Path(cases).read_text()).items():
+            run(dataset, name, case, Path(out))
+
+    processes.together(work, everywhere=True)
     processes.end(0)
 
 

@@ -38,12 +38,14 @@ def run(dataset: Dataset, llm: str, case: dict[str, Any], out: Path) -> Draft:
 
 def main(data: str, llm: str, cases: str, out: str) -> None:
     console.configure(quiet=True, json=False)
-    processes.start()
-    dataset = Dataset(open_artifact(Path(data), "dataset"))
-    for name, case in json.loads(Path(cases).read_text()).items():
-        draft = run(dataset, llm, case, Path(out) / f"{name}-{processes.rank()}")
-        (draft.path / "metrics.json").write_text(json.dumps(draft.metrics))
-    processes.close()
+
+    def work() -> None:
+        dataset = Dataset(open_artifact(Path(data), "dataset"))
+        for name, case in json.loads(Path(cases).read_text()).items():
+            draft = run(dataset, llm, case, Path(out) / f"{name}-{processes.rank()}")
+            (draft.path / "metrics.json").write_text(json.dumps(draft.metrics))
+
+    processes.together(work, everywhere=True)
     processes.end(0)
 
 
