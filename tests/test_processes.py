@@ -113,7 +113,6 @@ def test_one_process_needs_no_others() -> None:
     assert processes.all_gather_rows(rows, [3]) is rows
     with pytest.raises(ValueError, match="3 rows in process 0, but the counts are"):
         processes.all_gather_rows(rows, [2])
-    processes.close()
 
 
 def test_what_two_processes_share(two: Callable[..., list[Ended]]) -> None:

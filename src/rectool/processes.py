@@ -30,6 +30,8 @@ PATIENCE = timedelta(minutes=30)
 """How long it waits for them in a common step before it takes them for dead."""
 GRACE = timedelta(seconds=5)
 """How long a process that ends waits to hear from the others."""
+BRIEFLY = timedelta(seconds=1)
+"""How long the main process waits so before it takes the others to wait for it in a common step."""
 PAUSE_SECONDS = 0.05
 END, LEFT, FAILED = "end", "left", "failed"
 
@@ -220,16 +222,6 @@ def started() -> bool:
     return _shared.store is not None
 
 
-def close() -> None:
-    """Part from the other processes; with one process do nothing."""
-    if _shared.store is not None:
-        from torch import distributed
-
-        distributed.destroy_process_group()
-        _shared.store = None
-        _shared.broadcasts = 0
-
-
 def end(code: int) -> NoReturn:
     """End this process; one of several at once, since libraries' threads may abort it at an ordinary end."""
     if world_size() > 1:
@@ -261,10 +253,24 @@ def _tell_end(code: int) -> None:
     """Tell the others, and wait until they know: the store may live in this process."""
     store = _shared.store
     assert store is not None
+    all_left = [f"{LEFT} {other}" for other in range(1, world_size())]
     with suppress(RuntimeError):  # those that wait for a store, or are waited for, may be dead
         store.set(END, str(code))
-        close()
-        store.wait([f"{LEFT} {other}" for other in range(1, world_size())], GRACE)
+        try:
+            store.wait(all_left, BRIEFLY)
+        except RuntimeError:
+            _break_off()
+            store.wait(all_left, GRACE)
+
+
+def _break_off() -> None:
+    """Destroy the group, so that those who wait in it for this process hear of its end.
+
+    Not where they have left: torch 2.4 may then wait for ever for a thread of gloo's that waits for Python in turn.
+    """
+    from torch import distributed
+
+    distributed.destroy_process_group()
 
 
 def _follow(work: Callable[[], None]) -> NoReturn:
@@ -274,7 +280,6 @@ def _follow(work: Callable[[], None]) -> NoReturn:
         with suppress(Stopped):  # all have stopped, and the main process sees to the rest
             work()
         code = int(_await(END))
-        close()  # while the main process is there, where the store may live: torch 2.4 waits for it
     except Ended as end:
         code = end.code
     except BaseException as problem:

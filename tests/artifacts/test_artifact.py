@@ -626,3 +626,30 @@ def test_a_script_has_each_ancestor_once_and_no_line_from_a_path(workshop: Any) 
     assert lines[-2:] == ["rectool made --update", "rectool made --update"]
     assert [line for line in lines if "adopted" in line] == [f"# {result}/../da ta was adopted"]
     assert all(line.startswith(("#", "set ", "cd ", "rectool ")) for line in lines)
+
+
+def test_a_script_follows_the_places_that_a_command_was_told(workshop: Any, tmp_path: Path) -> None:
+    """And does without them, since what was moved is made where it stood; a place of another artifact is left."""
+    data = workshop.dataset("data")
+    semantic = workshop.child("sem", "semantic", data)
+    result = workshop.child("result", "result", workshop.dataset("other"), semantic)
+    told = ["rectool", "eval", "--parent", "dataset=away/data", "--parent", "cf=away/mf"]
+    manifest = json.loads((result / "rectool.json").read_text())
+    (result / "rectool.json").write_text(json.dumps(manifest | {"command": told, "directory": ".."}))
+    (tmp_path / "away").mkdir()
+    data.rename(tmp_path / "away/data")
+
+    origin = lineage.tree(open_artifact(result))
+    assert [node.path for node in lineage.parents_first(origin) if node.path.name == "data"] == [tmp_path / "away/data"]
+    assert [lineage.gap(node) for node in lineage.parents_first(origin)] == [None] * 4
+    assert f"# {tmp_path / 'away/data'} is made anew where it stood: {data}" in lineage.script(origin)
+    assert lineage.steps(origin)[-1].line == " ".join(told)
+    assert lineage.steps(origin)[-1].again == "rectool eval --parent cf=away/mf --update"
+
+    (tmp_path / "away/data").rename(tmp_path / "away/gone")
+    workshop.dataset("away/data", titles=["Alien", "Heat", "Down"])  # another one
+    gaps = [lineage.gap(node) for node in lineage.parents_first(lineage.tree(open_artifact(result)))]
+    assert (
+        f"made by a command that is not known: {data} is not there any more (--parent dataset=PATH says where it is)"
+        in gaps
+    )

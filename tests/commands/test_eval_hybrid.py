@@ -101,8 +101,9 @@ def test_a_part_that_has_moved(rectool: Command, data: Path, cf: Path, hybrid: P
         assert lost.error.endswith("say where it is with --parent cf=PATH")
         found = rectool("eval", data, hybrid, "--parent", f"cf={elsewhere}", "--out", tmp_path / "out")
         assert found.code == 0, found.stderr
-        wrong = rectool("eval", data, hybrid, "--parent", f"adapter={elsewhere}", "--out", tmp_path / "other")
-        assert wrong.error == "--parent adapter: rectool eval reads no artifact in this role"
+        places = ("--parent", f"cf={elsewhere}", "--parent", f"adapter={elsewhere}")
+        wrong = rectool("eval", data, hybrid, *places, "--out", tmp_path / "other")
+        assert wrong.error.startswith("--parent adapter: rectool eval reads no artifact in this role")
     finally:
         elsewhere.rename(cf)
 

@@ -262,8 +262,9 @@ def test_mistakes_are_one_line(
     rectool: Command, data: Path, tiny_llm: Callable[..., Path], tiny_encoder: Path, tuned: Any, tmp_path: Path
 ) -> None:
     def refused(*words: object) -> str:
-        done = rectool("eval", data, *words, "--out", tmp_path / "out")
-        assert done.code == 2
+        done, dry = (rectool("eval", data, *words, "--out", tmp_path / "out", *more) for more in ((), ["--dry-run"]))
+        assert (done.code, dry.code) == (2, 2)
+        assert done.error == dry.error
         assert not (tmp_path / "out").exists()
         return str(done.error)
 
@@ -283,6 +284,9 @@ def test_mistakes_are_one_line(
     assert f"--llm: {full} says itself which weights it needs" in refused(full, "--llm", llama)
     assert "--revision: " in refused(tuned(), "--llm", llama, "--revision", "main")
     assert "there is no folder" in refused("--llm", tmp_path / "nowhere")
+    assert "--precision fp16 needs a GPU" in refused(tuned(), "--precision", "fp16")
+    assert "--quantize 4bit needs a GPU" in refused(tuned(), "--quantize", "4bit")
+    assert "there is no folder" in refused(tuned(), "--parent", f"backbone={tmp_path / 'nowhere'}")
 
 
 def test_dry_run_reads_no_weights(

@@ -237,6 +237,76 @@ def test_the_script_of_what_was_taken_in_rebuilds_its_data(semantic: Path, data:
     assert open_artifact(semantic).parent("dataset").manifest.digests == before
 
 
+@pytest.fixture
+def model(data: Path, rectool: Command, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model of the data set; both are made by relative paths."""
+    monkeypatch.chdir(data.parent)
+    for words in (
+        ("prep", "table", "raw/ratings.csv", "--out", "data", "--overwrite", "--split", "leave-one-out"),
+        ("train-cf", "data", "--model", "popularity", "--out", "model"),
+    ):
+        done = rectool(*words)
+        assert done.code == 0, done.stderr
+    return data.parent / "model"
+
+
+@pytest.mark.parametrize("place", ["away", "elsewhere/data"])
+def test_the_script_says_what_it_lacks(place: str, model: Path, data: Path, rectool: Command) -> None:
+    """Whether the parent was moved out of reach, or another folder stands in its place."""
+    (data.parent / place).parent.mkdir(exist_ok=True)
+    data.rename(data.parent / place)
+    for said in ("is not there any more", "is no artifact any more"):
+        done = rectool("inspect", model, "--script")
+        note = f"made by a command that is not known: {data} {said} (--parent dataset=PATH says where it is)"
+        assert (done.code, done.stderr) == (0, f"{note}\n")
+        assert done.stdout.splitlines()[3:] == [
+            f"# {note}",
+            f"cd {data.parent}",
+            "rectool train-cf data --model popularity --out model --update",
+        ]
+        shown = rectool("inspect", model).stdout
+        assert f"# {note}\n" in shown[shown.index("made by") :]
+        assert said[3:] in shown[shown.index("lineage") : shown.index("made by")]
+        data.mkdir(exist_ok=True)
+
+
+def test_the_script_rebuilds_a_moved_parent_where_it_stood(
+    model: Path, data: Path, rectool: Command, tmp_path: Path
+) -> None:
+    """Its raw files and its own command are found from there, too."""
+    before = open_artifact(model).manifest
+    (tmp_path / "away").mkdir()
+    data.rename(tmp_path / "away/moved")
+    done = rectool("inspect", model, "--script", "--parent", "dataset=away/moved")
+    assert (done.code, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[3:] == [
+        f"# {tmp_path}/away/moved is made anew where it stood: {data}",
+        f"cd {tmp_path}",
+        "rectool prep table raw/ratings.csv --split leave-one-out --out data --update",
+        "rectool train-cf data --model popularity --out model --update",
+    ]
+    assert (
+        "interactions: raw/ratings.csv (raw, there)"
+        in rectool("inspect", model, "--parent", "dataset=away/moved").stdout
+    )
+    shutil.rmtree(model)
+    shutil.rmtree(tmp_path / "away")
+    again = rebuild(done.stdout, tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert open_artifact(model).manifest.digests == before.digests
+
+
+def test_a_parent_that_was_moved_before_it_was_used_is_told_of(model: Path, data: Path, rectool: Command) -> None:
+    data.rename(data.parent / "moved")
+    assert rectool("train-cf", "moved", "--model", "popularity", "--out", "second").code == 0
+    done = rectool("inspect", "second", "--script")
+    assert (done.code, done.stderr) == (
+        0,
+        f"{data.parent}/moved was moved after it was made: its command makes {data}\n",
+    )
+    assert f"# {done.stderr}" in done.stdout
+
+
 def test_the_script_stops_at_an_error(data: Path, raw: Path, rectool: Command) -> None:
     script = rectool("inspect", data, "--script").stdout
     (raw / "ratings.csv").unlink()

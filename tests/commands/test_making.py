@@ -250,6 +250,26 @@ def test_a_dry_run_checks_the_input(raw: Path, rectool: Command) -> None:
     assert done.error == f"{raw / 'none.csv'} does not exist"
 
 
+def test_a_parent_that_is_not_read_is_refused(
+    raw: Path, prep: Command, data: Path, rectool: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rectool.data.sources.movielens import Source
+
+    monkeypatch.setattr(Source, "inputs", lambda _: pytest.fail("is downloaded"))
+    given = ("--parent", f"moon={data}", "--out", raw.parent / "new")
+    for words, those, real in (
+        (("prep", "table", raw / "ratings.csv"), "it reads none at all", True),
+        (("prep", "movielens", "--variant", "latest-small"), "it reads none at all", False),
+        (("train-cf", data, "--model", "popularity"), "those that it reads are: dataset", True),
+    ):
+        command = " ".join(map(str, words[: 2 if words[0] == "prep" else 1]))
+        for more in ([], ["--dry-run"]) if real else (["--dry-run"],):
+            done = rectool(*words, *given, *more)
+            said = f"--parent moon: rectool {command} reads no artifact in this role; {those}"
+            assert (done.code, done.error) == (2, said)
+    assert not (raw.parent / "new").exists()
+
+
 # Settings from a file
 
 

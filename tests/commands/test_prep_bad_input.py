@@ -77,9 +77,49 @@ def row(*, user: str = "u9", item: str = "i1", rating: str = "3", time: object =
 
 CSV: dict[str, tuple[str | bytes, list[str], str]] = {
     # what is wrong: the file, flags, and what the line says after the name of the file
-    "wrong delimiter": (GOOD.replace(",", ";"), [], "log.csv has no column user_id; .* pass --delimiter ';'"),
-    "tabs": (GOOD.replace(",", "\t"), [], "log.csv has no column user_id; .* pass --delimiter TAB"),
+    "wrong delimiter": (
+        GOOD.replace(",", ";"),
+        ["--delimiter", ","],
+        "log.csv has no column user_id; .* is the delimiter ';'. leave --delimiter out, and each file's own is found",
+    ),
+    "tabs": (
+        GOOD.replace(",", "\t"),
+        ["--delimiter", "|"],
+        r"log.csv has no column user_id; .* is the delimiter '\\t'. leave --delimiter out",
+    ),
     "colons": (GOOD.replace(",", "::"), [], "log.csv has no column user_id; .* pass --delimiter '::'"),
+    "colons, and another delimiter given": (
+        GOOD.replace(",", "::"),
+        ["--delimiter", ";"],
+        "is the delimiter '::'. --delimiter ';' holds for every file: write them with the same one",
+    ),
+    "another line end at last": (
+        GOOD.replace("\n", "\r\n")[:-2] + "\n",
+        [],
+        "log.csv, line 13: it does not end as those before; make all line ends the same, for instance with dos2unix",
+    ),
+    "one other line end": (GOOD.replace("3,1000000002\n", "3,1000000002\r\n"), [], "log.csv, line 4: it does not end"),
+    "a line end of old": (
+        GOOD.replace("1000000002\n", "1000000002\r"),
+        [],
+        "log.csv, line 4: it does not end",
+    ),
+    "half of the line ends": (GOOD + row().replace("\n", "\r\n") * 12, [], "log.csv, line 14: it does not end"),
+    "another line end in gzip": (
+        gzip.compress((LARGE + row()[:-1] + "\r\n").encode()),
+        [],
+        "log.csv, line 20002: it does not end",
+    ),
+    "another line end after a text with lines": (
+        GOOD + row(item='"a\r\nb"') + row()[:-1] + "\r\n",
+        [],
+        "log.csv, line 16: it does not end",
+    ),
+    "a column that stands twice": (
+        GOOD.replace("timestamp\n", "timestamp,rating\n").replace("0\n", "0,1\n"),
+        [],
+        "log.csv has several columns rating .number 3 and 5.; give each its own name",
+    ),
     "missing column": (
         GOOD.replace("item_id", "film"),
         [],
@@ -110,9 +150,9 @@ CSV: dict[str, tuple[str | bytes, list[str], str]] = {
     "time overflows": (
         GOOD + row(time=10**20),
         [],
-        "log.csv, line 14: column timestamp holds '1.*0', which is out of range",
+        "log.csv, row 13: column timestamp holds '1.*0', which is out of range",
     ),
-    "time is beyond the calendar": (GOOD + row(time=2**63 - 1), [], "log.csv, row 13: timestamp 9.* is not a time"),
+    "time is beyond the calendar": (GOOD + row(time=2**63 - 1), [], "log.csv, row 13: column timestamp holds .*, which is out of range"),
     "time is before the calendar": (GOOD + row(time=-(2**62)), [], "log.csv, row 13: timestamp -4.* is not a time"),
     "one time in milliseconds": (GOOD + row(time=TIME * 1000), [], "log.csv, row 13: timestamp 10+ is in ms"),
     "iso time is none": (
@@ -162,6 +202,11 @@ CSV: dict[str, tuple[str | bytes, list[str], str]] = {
         GOOD.replace("rating", "label").replace(",1,1", ",0.7,1"),
         [],
         "log.csv, row 1: the label is",
+    ),
+    "label is a word": (
+        GOOD.replace("rating", "label").replace(",1,1", ",yes,1"),
+        [],
+        "log.csv, row 1: column label holds 'yes', which is not a number",
     ),
     "label is absent": (
         GOOD.replace("rating", "label").replace(",1,1", ",,1"),
@@ -291,19 +336,41 @@ CATALOGUE: dict[str, tuple[str | bytes, list[str], str]] = {
     "no item has a title": (
         ITEMS.replace("i", "j"),
         ["--item-id-column", "jtem_jd", "--title-column", "tjtle"],
-        "row 1: item i0 has",
+        "no item of log.csv is in items.csv: are the ids of both the same.$",
     ),
+    "only blank titles": (
+        re.sub("Title .", "", ITEMS),
+        ["--untitled", "drop"],
+        "no item of log.csv has a title in items.csv; pass --untitled id to call them by their id",
+    ),
+    "ids as pandas writes them": (
+        "item_id,title\n9,Nine\n10,Ten\n",
+        [],
+        "no item of log.csv is in items.csv: are .* the log has '9.0', the items have '9': write them alike",
+    ),
+    "ids with zeros": (
+        "item_id,title\n000009,Nine\n10,Ten\n",
+        [],
+        "are the ids of both the same. the log has '9.0', the items have '000009'",
+    ),
+    "ids of another case": ("item_id,title\nI2 ,Two\n", ["--untitled", "drop"], "log has 'i2', the items have 'I2 '"),
     "none left without titles": (
         "item_id,title\nx,X\n",
         ["--untitled", "drop"],
-        "no item of log.csv has a title in items.csv: are the ids of both the same?",
+        "no item of log.csv is in items.csv: are the ids of both the same.$",
     ),
     "duplicate ids": (ITEMS + "i1,Again\n", [], "items.csv, row 5: item_id i1 stands already in row 2"),
     "no id": (ITEMS + ",Nothing\n", [], "items.csv, row 5: it has no item_id"),
     "no title column": (ITEMS.replace("title", "name"), [], "items.csv has no column title; .*--title-column"),
     "no id column": (ITEMS.replace("item_id", "id"), [], "items.csv has no column item_id; .*--item-id-column"),
     "no text column": (ITEMS, ["--text-column", "plot"], "items.csv has no column plot; .*--text-column"),
-    "wrong delimiter": (ITEMS.replace(",", "|"), [], r"items.csv has no column item_id; .*--delimiter '\|'"),
+    "wrong delimiter": (
+        ITEMS.replace(",", "|"),
+        ["--delimiter", ","],
+        "items.csv has no column item_id; .*leave --del",
+    ),
+    "a title column that stands twice": ("item_id,title,title\ni1,A,B\n", [], "items.csv has several columns title"),
+    "another line end": (ITEMS[:-1] + "\r\n", [], "items.csv, line 5: it does not end as those before"),
     "a value too many": (ITEMS + "i7,The Good, the Bad\n", [], "items.csv, line 6: 3 columns instead of 2"),
     "not UTF-8": ((ITEMS + "i7,caf\xe9\n").encode("latin-1"), [], "items.csv is not UTF-8 at line 6"),
     "cut gzip": (gzip.compress(ITEMS.encode() * 999)[:-9], [], "items.csv is damaged or cut short"),
@@ -314,7 +381,8 @@ CATALOGUE: dict[str, tuple[str | bytes, list[str], str]] = {
 @pytest.mark.parametrize("case", CATALOGUE)
 def test_items(desk: Desk, case: str) -> None:
     content, flags, said = CATALOGUE[case]
-    assert_says(desk.refused(*desk.table(GOOD, *flags, items=content)), said)
+    log = HEADER + row(item="10.0") + row(item="9.0") if "Nine" in str(content) else GOOD
+    assert_says(desk.refused(*desk.table(log, *flags, items=content)), said)
 
 
 def test_users_that_stand_twice(desk: Desk) -> None:
@@ -418,8 +486,19 @@ def test_an_artifact_that_is_there_stays_after_an_error(desk: Desk) -> None:
 def test_dry_run_checks_and_writes_nothing(desk: Desk) -> None:
     assert "has no column user_id" in desk.refused(*desk.table(GOOD.replace("user_id", "u"), "--dry-run"))
     before = sorted(desk.folder.rglob("*"))
-    assert desk.run(*desk.table(GOOD, "--dry-run")).code == 0
-    assert sorted(desk.folder.rglob("*")) == before
+    outcome = desk.run(*desk.table(GOOD, "--dry-run"))
+    assert (outcome.code, sorted(desk.folder.rglob("*"))) == (0, before)
+    assert "not checked: the rows, which are read when the data set is made" in outcome.stderr
+
+
+def test_a_dry_run_of_made_data_grows_with_it(desk: Desk) -> None:
+    small, large = (
+        desk.run("synthetic", "--users", users, "--items", users // 5, "--dry-run", "--json")
+        for users in (2_000, 200_000)
+    )
+    assert "not checked" not in small.stderr + large.stderr
+    for what, least, most in (("disk_bytes", 9e4, 1.1e8), ("scratch_bytes", 5e5, 2e8), ("memory_bytes", 2e8, 3e9)):
+        assert least < small.json[what] < large.json[what] / 4 < most / 4
 
 
 # MovieLens

@@ -144,11 +144,17 @@ def test_a_hybrid_goes_on_with_its_head(project: Command, tmp_path: Path) -> Non
         ("--llm @llama --cf @sasrec --train head --answer-loss softmax", "--answer-loss softmax is for --task ctr"),
         ("--llm @llama --cf @sasrec --train head --prompt collm", "prompt collm has no place for history"),
         ("--adapter @hatllm --cf @sasrec --cache-prefix 1GB", "with --mask in:1,cr:1 prompts are computed as wholes"),
+        (f"{E4SREC} --mix linear", "--mix linear: without embeddings prompt e4srec says nothing of whom it asks"),
+        (
+            "--adapter @hatllm --cf @sasrec --head-learning-rate 1",
+            "--head-learning-rate means nothing where",
+        ),
         ("--adapter @hatllm --cf @sasrec --task ctr --item-head random", "--item-head random is for --task next-item"),
     ],
 )
-def test_what_does_not_go_together(words: str, said: str, project: Command, tmp_path: Path) -> None:
-    done = project(words)
+@pytest.mark.parametrize("dry", ["", " --dry-run"])
+def test_what_does_not_go_together(words: str, said: str, dry: str, project: Command, tmp_path: Path) -> None:
+    done = project(words + dry)
     assert done.code == 2
     assert said in done.error
     assert not list(tmp_path.glob("*out*"))

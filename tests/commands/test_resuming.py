@@ -233,9 +233,11 @@ def test_other_settings_are_not_resumed(
     flags: list[Any], said: str, stopped: Path, fake: Command, state: Command
 ) -> None:
     before = state(stopped)
-    done = fake("--resume", *flags)
-    assert done.code == 2
-    assert done.error == f"--resume: {said}; set them as they were, or start anew with --overwrite"
+    for more in ([], ["--dry-run"]):
+        done = fake("--resume", *flags, *more)
+        assert done.code == 2
+        assert done.error == f"--resume: {said}; set them as they were, or start anew with --overwrite"
+    assert fake("--resume", "--dry-run").code == 0
     assert state(stopped) == before
     assert fake("--resume", "--keep", 5, "--checkpoint-minutes", 1, "--max-time", "5m").code == 0
 
@@ -245,7 +247,7 @@ def test_another_data_set_is_not_resumed(fake: Command, rectool: Command, out: P
     assert rectool(*small, "--out", tmp_path / "data").code == 0
     assert rectool(*small, "--out", tmp_path / "other", "--seed", 1).code == 0
     assert fake("--data", tmp_path / "data", "--at", "3:stop").code == 75
-    for flags in (["--data", tmp_path / "other"], []):
+    for flags in (["--data", tmp_path / "other"], [], ["--dry-run"]):
         done = fake("--resume", *flags)
         assert done.error == "--resume: dataset is another one; set them as they were, or start anew with --overwrite"
     (tmp_path / "data").rename(tmp_path / "moved")

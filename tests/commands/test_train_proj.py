@@ -219,6 +219,15 @@ def test_however_it_is_computed_the_result_is_the_same(flags: Any, project: Comm
 # Going on
 
 
+def test_a_projector_that_stays_as_chance_made_it_is_told(project: Command, tmp_path: Path) -> None:
+    said = "what makes soft tokens of vectors starts from chance and stays so: add projector to --train"
+    done = project("--adapter", "@lora", "--cf", "@mf", "--train", "lora", "--steps", 1)
+    assert done.code == 0, done.stderr
+    assert said in done.stderr
+    done = project("--init-from", tmp_path / "out", "--train", "lora", "--steps", 1, out=tmp_path / "second")
+    assert said not in done.stderr
+
+
 def test_any_hybrid_goes_on(data: Path, project: Command, tmp_path: Path) -> None:
     """Warm first, then user and item beside it; then the adapter; then another collaborative model in its place."""
     first, second, third, fourth = (tmp_path / name for name in ("first", "second", "third", "fourth"))
@@ -412,6 +421,10 @@ def test_a_dry_run_writes_nothing(data: Path, project: Command, parents: dict[st
         ("--adapter @lora --aligned @aligned --biases", "--biases: the projector is that of"),
         ("--adapter @lora --aligned @aligned --tokens-per-id 2", "outputs, but"),
         ("--adapter @lora --cf @mf --mix linear", "--mix linear: rows of text alone train nothing but"),
+        (
+            "--adapter @lora --cf @mf --cf-learning-rate 1",
+            "--cf-learning-rate means nothing where --train is",
+        ),
         ("--adapter @lora --cf @mf --task next-item", "an item head starts here that nothing has trained: add head"),
         ("--adapter @lora --cf @mf --train head", "--train head: yes/no prompts are answered by the language model"),
         ("--adapter @lora --cf @mf --cache-prefix 1GB --mask in:1,or:1", "with --mask in:1,or:1 prompts are computed"),

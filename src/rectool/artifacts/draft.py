@@ -20,7 +20,6 @@ from rectool import __version__, console
 from rectool.artifacts import checking, digests, folder, kinds, manifest, unfinished
 from rectool.artifacts.artifact import is_whole, manifest_exists
 from rectool.artifacts.manifest import FileRecord, Manifest, Parent
-from rectool.artifacts.unfinished import Unfinished
 from rectool.errors import RectoolError, Stopped, disk_errors
 
 LIBRARIES = ("duckdb", "matplotlib", "numpy", "pyarrow", "safetensors", "torch", "transformers", "peft")
@@ -131,7 +130,7 @@ def write(
         folder.settle_locked(out, is_whole, replace=resume)
         refuse_foreign(out)
         recipe = making.recipe(kind)
-        earlier = _to_resume(out, recipe) if resume else None
+        earlier = unfinished.to_resume(out, recipe) if resume else None
         if not (replace or resume):
             refuse_existing(out)
         started = earlier.started if earlier else datetime.now(UTC).isoformat(timespec="seconds")
@@ -217,14 +216,6 @@ def refuse_foreign(out: Path) -> None:
         return
     if not out.is_dir() or any(out.iterdir()):
         raise RectoolError(f"{out} exists and is not a rectool artifact; choose another --out")
-
-
-def _to_resume(out: Path, recipe: Mapping[str, Any]) -> Unfinished:
-    earlier = unfinished.expect(out)
-    changed = earlier.changed(recipe)
-    if changed:
-        raise RectoolError(f"--resume: {'; '.join(changed)}; set them as they were, or start anew with --overwrite")
-    return earlier
 
 
 def _keep_checkpoints(partial: Path) -> None:

@@ -113,6 +113,15 @@ def expect(out: Path) -> Unfinished:
     raise RectoolError(f"--resume: {out} has no checkpoint to continue from; start it without --resume")
 
 
+def to_resume(out: Path, recipe: Mapping[str, Any]) -> Unfinished:
+    """The run that `--resume` continues. Raises RectoolError if there is none, or it is made otherwise."""
+    earlier = expect(out)
+    changed = earlier.changed(recipe)
+    if changed:
+        raise RectoolError(f"--resume: {'; '.join(changed)}; set them as they were, or start anew with --overwrite")
+    return earlier
+
+
 def refuse(out: Path) -> None:
     """Raises RectoolError if a run stopped on its way to `out`: it is not thrown away unasked."""
     earlier = find(out)

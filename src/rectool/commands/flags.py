@@ -20,7 +20,7 @@ from rectool.errors import RectoolError, WrongKind
 from rectool.settings import flag_name
 
 ON_THE_WAY = {
-    *("overwrite", "update", "resume", "dry_run", "parent", "settings", "quiet", "json", "debug"),
+    *("overwrite", "update", "resume", "dry_run", "settings", "quiet", "json", "debug"),
     *("max_time", "keep", "checkpoint_minutes"),
 }
 """Settings of how a command runs, not of what it makes: not part of the command that rebuilds it."""

@@ -90,6 +90,8 @@ def inspect(inspection: Inspection, one_prompt: OnePrompt, elsewhere: Elsewhere,
     origin = lineage.tree(artifact)
     lineage.refuse_unknown(origin, elsewhere.parents())
     if inspection.script:
+        for gap in filter(None, map(lineage.gap, lineage.parents_first(origin))):
+            console.say(gap)
         console.show(lineage.script(origin).rstrip("\n"))
         console.result({"script": lineage.script(origin)})
         return
@@ -156,8 +158,8 @@ def _show(artifact: Artifact, origin: Node, *, verified: bool) -> None:
     console.show("lineage")
     console.show(_tree(origin, verify=verified))
     console.show("made by")
-    for _, line in lineage.commands(origin):
-        console.show(f"  {line}")
+    for step in lineage.steps(origin):
+        console.show(f"  {step.line}")
 
 
 def _tree(node: Node, *, verify: bool) -> Tree:
@@ -181,6 +183,8 @@ def _line(node: Node, *, verify: bool) -> str:
 def _state(node: Node, *, verify: bool) -> str:
     if not node.is_there():
         return "not there any more"
+    if node.is_lost:
+        return "no artifact any more"
     if node.parent is not None and node.is_on_hub:
         return f"commit {node.parent.digests.get('commit', 'unknown')}"
     if node.artifact is None and verify:

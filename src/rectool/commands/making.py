@@ -101,17 +101,29 @@ def _check(
         draft.refuse_existing(out)
     planned = plan()
     there = manifest_exists(out)
-    if make.dry_run:
-        if there:
-            _refuse_replaced(out, map(Path, planned.reads))
-        _tell(out, kind, planned)
-        return None
-    sources = inputs()
+    asked = kind != "dataset" and (resume or make.parent)  # a data set is made of raw files alone
+    sources = inputs() if asked or not make.dry_run else []
     known = {source.role for source in sources if source.artifact is not None}.union(above)
     for role in sorted(make.parents().keys() - known):
-        raise RectoolError(f"--parent {role}: {' '.join(words)} reads no artifact in this role")
+        those = f"those that it reads are: {', '.join(sorted(known))}" if known else "it reads none at all"
+        raise RectoolError(f"--parent {role}: {' '.join(words)} reads no artifact in this role; {those}")
     if there:
-        _refuse_replaced(out, (source.path for source in sources))
+        _refuse_replaced(out, map(Path, planned.reads) if make.dry_run else (source.path for source in sources))
+
+    def making() -> Making:
+        return Making(
+            command=command_line(words, [*groups, make]),
+            settings=settings,
+            seed=make.seed,
+            parents=[source.parent(out, kind) for source in sources],
+            world_size=processes.world_size() if resumable else 1,
+        )
+
+    if make.dry_run:
+        if resume:
+            unfinished.to_resume(out, making().recipe(kind))
+        _tell(out, kind, planned)
+        return None
     if there and make.update:
         made = manifest.read(out)
         differs = same_making(
@@ -127,20 +139,14 @@ def _check(
             report_kept(out, made)
             return None
         console.say(f"{out} is made again: {differs}")
-    making = Making(
-        command=command_line(words, [*groups, make]),
-        settings=settings,
-        seed=make.seed,
-        parents=[source.parent(out, kind) for source in sources],
-        world_size=processes.world_size() if resumable else 1,
-    )
+    made_so = making()
     earlier = unfinished.find(out) if make.update else None
     if earlier is not None:
-        changed = earlier.changed(making.recipe(kind))
+        changed = earlier.changed(made_so.recipe(kind))
         resume = not changed
         if changed:
             console.say(f"{out} starts anew, not from step {earlier.step}: {changed[0]}")
-    return making, resume
+    return made_so, resume
 
 
 def _refuse_replaced(out: Path, sources: Iterable[Path]) -> None:

@@ -20,6 +20,7 @@ from rectool.errors import RectoolError
 if TYPE_CHECKING:
     from rectool.artifacts import Draft, Input
     from rectool.data.engine import Engine
+    from rectool.data.estimate import Plan
     from rectool.data.prepare import Loaded
 
 app = typer.Typer(cls=Group, no_args_is_help=True, help="Raw data -> a dataset artifact.")
@@ -105,6 +106,7 @@ def synthetic(
     source: Synthetic, preparation: Preparation, filters: Filters, resources: Resources, make: Make, talk: Talk
 ) -> None:
     """The embedded data sets: ratings or sequences, made offline, with titles that carry taste and a known truth."""
+    from rectool.data.estimate import estimate_made
     from rectool.data.sources.synthetic import Source
     from rectool.evaluation.truth import best_reachable
 
@@ -112,7 +114,11 @@ def synthetic(
         draft.metrics["truth"] = best_reachable(draft.path)
 
     reader = Source(source, make.seed)
-    _prepare("synthetic", source, reader, preparation, filters, resources, make, finish=add_truth)
+    _prepare(
+        *("synthetic", source, reader, preparation, filters, resources, make),
+        plan=lambda: estimate_made(reader.plan(), reader.rows(), source.items),
+        finish=add_truth,
+    )
 
 
 def _prepare(
@@ -125,9 +131,15 @@ def _prepare(
     make: Make,
     *,
     has_split: bool = False,
+    plan: Callable[[], Plan] | None = None,
     finish: Callable[[Draft], None] | None = None,
 ) -> None:
-    """What all sources share. `has_split`: the source's log has a split of its own."""
+    """What all sources share.
+
+    Args:
+        has_split: whether the source's log has a split of its own.
+        plan: of a source that makes its rows; else it is made from the files, whose rows a dry run does not read.
+    """
     from rectool.data import statistics
     from rectool.data.estimate import estimate
     from rectool.data.prepare import prepare
@@ -145,9 +157,11 @@ def _prepare(
         ["rectool", "prep", name],
         make,
         [settings, preparation, filters, resources],
-        plan=lambda: estimate(source.plan(), resources),
+        plan=plan or (lambda: estimate(source.plan(), resources)),
         inputs=source.inputs,
         build=build,
         show=lambda made: statistics.show(made.metrics),
         temp_dir=resources.temp_dir,
     )
+    if make.dry_run and plan is None:
+        console.say("not checked: the rows, which are read when the data set is made")

@@ -98,6 +98,8 @@ def check_catalogue(engine: Engine, log_name: str, name: str, untitled: Untitled
         return []
     concerned = "item_id IN (SELECT item_id FROM untitled)"
     rows, first = engine.row(f"SELECT count(*), min(row) FROM log WHERE {concerned}")
+    if untitled != "id":
+        _refuse_strangers(engine, log_name, name)
     if untitled == "error":
         item = engine.value(f"SELECT {_short('item_id')} FROM log WHERE row = {first}")
         raise RectoolError(
@@ -107,9 +109,27 @@ def check_catalogue(engine: Engine, log_name: str, name: str, untitled: Untitled
     if untitled == "drop":
         _leave_out(engine, concerned)
         if _is_empty(engine):
-            raise RectoolError(f"no item of {log_name} has a title in {name}: are the ids of both the same?")
+            raise RectoolError(
+                f"no item of {log_name} has a title in {name}; pass --untitled id to call them by their id"
+            )
         return [f"{items:,} items without a title in {name} dropped, with {rows:,} rows"]
     return [f"{items:,} items without a title in {name} are called by their id"]
+
+
+def _refuse_strangers(engine: Engine, log_name: str, name: str) -> None:
+    """Raises RectoolError, with two ids that mean the same if there are such, if log and catalogue share none."""
+    known = "SELECT item_id FROM catalogue WHERE item_id IS NOT NULL"
+    if engine.rows(f"SELECT item_id FROM log WHERE CAST(item_id AS VARCHAR) IN ({known}) LIMIT 1"):
+        return
+    # 9.0, 009 and 9 are one number; other ids may differ by case and blanks.
+    key = "coalesce(CAST(TRY_CAST({0} AS DOUBLE) AS VARCHAR), lower(trim(CAST({0} AS VARCHAR))))"
+    alike = engine.rows(
+        f"SELECT {_short('ours.item_id')}, {_short('theirs.item_id')} FROM untitled AS ours JOIN catalogue AS theirs "
+        f"ON {key.format('ours.item_id')} = {key.format('theirs.item_id')} "
+        "ORDER BY length(CAST(ours.item_id AS VARCHAR)), ours.item_id LIMIT 1"
+    )
+    hint = "".join(f" the log has {ours!r}, the items have {theirs!r}: write them alike" for ours, theirs in alike)
+    raise RectoolError(f"no item of {log_name} is in {name}: are the ids of both the same?{hint}")
 
 
 def leave_out_nameless(engine: Engine, name: str) -> list[str]:

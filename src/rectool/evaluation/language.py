@@ -26,14 +26,14 @@ from rectool.evaluation.rank import Exclude, Ranking
 from rectool.evaluation.score import Progress, Rows, refuse_not_finite
 from rectool.evaluation.scorer import Computation
 from rectool.evaluation.settings import Computing, Grounding, Language, Masking, Untuned
-from rectool.llm import isolate, item_head, model_json, soft_saved
+from rectool.llm import isolate, item_head, soft_saved
 from rectool.llm import recommender as recommenders
 from rectool.llm.backbone import Backbone
-from rectool.llm.files import Quantize
+from rectool.llm.files import Quantize, refuse_four_bits
 from rectool.llm.head import AnswerHead
 from rectool.llm.mask_plan import MaskPlan
 from rectool.llm.pieces import pieces
-from rectool.llm.recommender import NEXT_ITEM_PROMPT, Recommender, refuse_unfit, usual_prompt
+from rectool.llm.recommender import NEXT_ITEM_PROMPT, Recommender, Stored, refuse_unfit, usual_prompt
 from rectool.llm.references import Resolved
 from rectool.llm.title_head import TitleHead
 from rectool.models.table import Task
@@ -142,20 +142,16 @@ def tuned(
     Raises:
         RectoolError: its soft tokens or its items are of another data set, or its mask has nothing to make stricter.
     """
-    said = model_json.read(artifact)
     soft_saved.refuse_other_data(artifact, dataset)
     item_head.refuse_other_items(artifact, dataset)
-    mask = _stricter(said.mask, masking)
     device = device_named(computing.device)
+    dtype, quantize = precision_named(language.precision, device), _quantize(language, device)
+    stored = Stored.find(artifact, language.llm)
+    said = stored.said
+    mask = _stricter(said.mask, masking)
 
     def load() -> Recommender:
-        loaded = recommenders.load(
-            artifact,
-            backbone=language.llm,
-            device=device,
-            dtype=precision_named(language.precision, device),
-            quantize=_quantize(language),
-        )
+        loaded = stored.load(device=device, dtype=dtype, quantize=quantize)
         if masking.isolate_items:
             isolate.refuse_absolute(loaded.model)
         return replace(loaded, mask=mask)
@@ -194,7 +190,7 @@ def as_it_is(
         RectoolError: the prompt is wrong, or is not of the model.
     """
     device = device_named(computing.device)
-    dtype = precision_named(language.precision, device)
+    dtype, quantize = precision_named(language.precision, device), _quantize(language, device)
     usual = NEXT_ITEM_PROMPT if task == "next-item" else usual_prompt(backbone)
     prompts = Prompts.chosen(prompting, backbone.tokenizer(), default=usual, context=backbone.context)
     if prompts.template.task != task:
@@ -204,7 +200,7 @@ def as_it_is(
         prompts = prompts.with_shots(dataset, untuned.shots, seed)
 
     def load() -> Recommender:
-        model = backbone.model(device=device, dtype=dtype, quantize=_quantize(language))
+        model = backbone.model(device=device, dtype=dtype, quantize=quantize)
         head = TitleHead(model) if task == "next-item" else None
         return recommenders.assemble(
             backbone, model, prompts, device=device, head=head, answer_loss=untuned.answer_loss
@@ -229,8 +225,11 @@ def _grounded(grounding: Grounding) -> Grounded:
     return Grounded(grounding.ground or plain.by, grounding.beams or plain.beams)
 
 
-def _quantize(language: Language) -> Quantize | None:
-    return None if language.quantize == "none" else language.quantize
+def _quantize(language: Language, device: torch.device) -> Quantize | None:
+    if language.quantize == "none":
+        return None
+    refuse_four_bits(device)
+    return language.quantize
 
 
 def _asked(recommender: Recommender, grounded: Grounded | None) -> dict[str, Any]:

@@ -136,7 +136,7 @@ class Language:
         "auto", help="auto: bf16 on a GPU that has it, fp16 on others, fp32 on a CPU."
     )
     quantize: Literal["none", "4bit"] = setting(
-        "none", help="4bit: keep weights in four bits, on a GPU, by pip install 'rectool[quant]'."
+        "none", help="4bit: keep weights in four bits; needs a GPU, and rectool's extra quant (bitsandbytes)."
     )
 
     def __post_init__(self) -> None:

@@ -32,6 +32,7 @@ from rectool.llm.heads import Head, reader
 from rectool.llm.item_head import ItemHead
 from rectool.llm.mask_plan import CAUSAL, MaskPlan
 from rectool.llm.masks import masked
+from rectool.llm.model_json import Said
 from rectool.llm.origins import adapter_folder, backbone_under, seen_from
 from rectool.llm.references import Resolved, Wanted
 from rectool.llm.soft import SoftTokens
@@ -248,6 +249,68 @@ def refuse_unfit(prompts: Prompts, backbone: Backbone) -> None:
     prompts.fits(backbone.vocabulary, backbone.name)
 
 
+@dataclass(frozen=True)
+class Stored:
+    """An `llm` artifact and what it stands on, read and checked but for the weights of its language model.
+
+    Attributes:
+        head: what puts its head on the model.
+        adapter: the folder of its adapter, None for a whole model.
+    """
+
+    artifact: Artifact
+    said: Said
+    backbone: Backbone
+    prompts: Prompts
+    head: Callable[[PreTrainedModel | PeftModel], Head]
+    soft: SoftTokens | None
+    adapter: Path | None
+
+    @classmethod
+    def find(cls, artifact: Artifact, backbone: str | None = None) -> Stored:
+        """
+        Args:
+            backbone: where its backbone is, if not where it was: a folder, or a name of the hub.
+
+        Raises:
+            RectoolError: its files are damaged, or what it stands on is not there, or is another one.
+        """
+        said = model_json.read(artifact)
+        found = backbone_under(artifact, said, backbone)
+        prompts = Prompts.from_record(said.prompt, found.tokenizer())
+        refuse_unfit(prompts, found)
+        head = reader(artifact, said.whole, prompts, found.name)
+        soft = soft_saved.load(artifact, said.whole) if said.whole["soft_tokens"] else None
+        own = adapter_folder(artifact, said.adapter) if said.adapter else None
+        return cls(artifact, said, found, prompts, head, soft, own)
+
+    def load(
+        self, *, device: torch.device, dtype: torch.dtype, quantize: Quantize | None = None, merge: bool = True
+    ) -> Recommender:
+        """Read the weights; it is asked as it was tuned.
+
+        Args:
+            merge: put the adapter into the weights, which computes the same for less; in 4 bits it stays apart.
+
+        Raises:
+            RectoolError: they are damaged, or there is no room for them.
+        """
+        model: PreTrainedModel | PeftModel = self.backbone.model(device=device, dtype=dtype, quantize=quantize)
+        if self.adapter is not None:
+            model = adapter.put_on(model, self.adapter, merge=merge and quantize is None, device=device)
+        return assemble(
+            self.backbone,
+            model,
+            self.prompts,
+            device=device,
+            head=self.head(model),
+            mask=self.said.mask,
+            name=str(self.artifact.path),
+            soft=self.soft,
+            adapter=self.said.adapter if isinstance(self.said.adapter, str) else None,
+        )
+
+
 def load(
     artifact: Artifact,
     *,
@@ -257,36 +320,8 @@ def load(
     quantize: Quantize | None = None,
     merge: bool = True,
 ) -> Recommender:
-    """Read an `llm` artifact, which is asked as it was tuned.
-
-    Args:
-        backbone: where its backbone is, if not where it was: a folder, or a name of the hub.
-        merge: put the adapter into the weights, which computes the same for less; in 4 bits it stays apart.
-
-    Raises:
-        RectoolError: its files are damaged, or the backbone is not there, or is another one.
-    """
-    said = model_json.read(artifact)
-    found = backbone_under(artifact, said, backbone)
-    prompts = Prompts.from_record(said.prompt, found.tokenizer())
-    refuse_unfit(prompts, found)
-    head = reader(artifact, said.whole, prompts, found.name)
-    soft = soft_saved.load(artifact, said.whole) if said.whole["soft_tokens"] else None
-    model: PreTrainedModel | PeftModel = found.model(device=device, dtype=dtype, quantize=quantize)
-    if said.adapter:
-        folder_of_it = adapter_folder(artifact, said.adapter)
-        model = adapter.put_on(model, folder_of_it, merge=merge and quantize is None, device=device)
-    return assemble(
-        found,
-        model,
-        prompts,
-        device=device,
-        head=head(model),
-        mask=said.mask,
-        name=str(artifact.path),
-        soft=soft,
-        adapter=said.adapter if isinstance(said.adapter, str) else None,
-    )
+    """Read an `llm` artifact with all of its weights; see `Stored`."""
+    return Stored.find(artifact, backbone).load(device=device, dtype=dtype, quantize=quantize, merge=merge)
 
 
 def save(recommender: Recommender, directory: Path, out: Path) -> None:

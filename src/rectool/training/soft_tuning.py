@@ -85,8 +85,7 @@ class SoftTuning(Tuning):
         """The prompts of all rows in text alone, where some of them are mixed in."""
         if not self.freezing.mixes:
             return None
-        prompts = Prompts.from_record({**self.prompts.record(), "soft": {}}, self.prompts.tokenizer)
-        return cached_rows(prompts, self.dataset, self.rows, spans=not self.mask.is_causal)
+        return cached_rows(_in_text(self.prompts), self.dataset, self.rows, spans=not self.mask.is_causal)
 
     @property
     def hidden(self) -> tuple[float, float]:
@@ -142,6 +141,7 @@ def prepare(
         raise RectoolError(
             "--train head: yes/no prompts are answered by the language model; --task next-item has a head"
         )
+    _refuse_idle(fit, freezing, trained)
     metric = fit.metric_for(task)
     lora = adapters_of(standing, fresh, ground.adapter, trained)
     if task == "next-item" and freezing.answer_loss is not None:
@@ -158,6 +158,8 @@ def prepare(
     prompts = _prompts(prompting, ground.backbone, kinds, said.get("prompt"), task)
     refuse_other_task(prompts, task)
     refuse_unfit(prompts, ground.backbone)
+    if freezing.mixes:
+        _refuse_no_text(prompts, freezing.mix)
     parents = _parents(dataset, sources, elsewhere or {})
     soft = _soft(dataset, sources, settings, kinds, ground, parents, seed, told="liked" if task == "ctr" else "all")
     soft.train_only([part for part in trained if part not in ("lora", "head")])
@@ -189,6 +191,32 @@ def prepare(
         freezing=freezing,
         parents=[*ground.parents, *parents, *template.inputs(prompting.prompt)],
     )
+
+
+def _refuse_idle(fit: FitSoft, freezing: Freezing, trained: Sequence[Part]) -> None:
+    """Raises RectoolError for the learning rate of a part that is not trained."""
+    for part, name, rate in (
+        ("cf", "cf_learning_rate", fit.cf_learning_rate),
+        ("head", "head_learning_rate", freezing.head_learning_rate),
+    ):
+        if rate is not None and part not in trained:
+            raise RectoolError(f"{flag_name(name)} means nothing where --train is {','.join(trained)}, without {part}")
+
+
+def _in_text(prompts: Prompts) -> Prompts:
+    """The same without embeddings."""
+    return Prompts.from_record({**prompts.record(), "soft": {}}, prompts.tokenizer)
+
+
+def _refuse_no_text(prompts: Prompts, mix: str) -> None:
+    """Raises RectoolError where rows are to be of text alone, and the prompt has nothing but embeddings to say."""
+    try:
+        _in_text(prompts)
+    except RectoolError:
+        raise RectoolError(
+            f"--mix {mix}: without embeddings prompt {prompts.template.name} says nothing of whom it asks about; leave "
+            "--mix out, or choose a prompt with titles"
+        ) from None
 
 
 def _refuse_cache(fit: FitSoft, trained: Sequence[Part], mask: MaskPlan) -> None:

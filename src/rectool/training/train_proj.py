@@ -49,6 +49,7 @@ def train(draft: Draft, tuning: SoftTuning, run: Run) -> None:
         compute_twice(causal_of(recommender.model))
     padding = padding_of(tuning, computed, TokenParts(way.tokens), run.seed)
     tell(tuning, ", ".join(f"{part} ({count:,})" for part, count in _counted(tuning).items()), way, padding, room)
+    _tell_chance(tuning)
     cache = _cache(tuning, recommender, prefixed)
     packed = not prefixed and is_packed(tuning, recommender, padding)
     validation = Validation.of(tuning.dataset, tuning.task, run.device, tuning.fit.validate_rows, run.seed)
@@ -106,6 +107,14 @@ def _with_weights(tuning: SoftTuning, seed: int) -> Recommender:
         soft=tuning.soft,
         adapter=tuning.adapter_role if tuning.is_frozen else None,
     )
+
+
+def _tell_chance(tuning: SoftTuning) -> None:
+    """What makes soft tokens, if it starts from chance and stays so."""
+    soft = tuning.soft
+    new = (soft.projector and "projector" not in soft.sources) or (soft.warm and "warm" not in soft.sources)
+    if new and "projector" not in tuning.parts:
+        console.say("what makes soft tokens of vectors starts from chance and stays so: add projector to --train")
 
 
 def _cache(tuning: SoftTuning, recommender: Recommender, prefixed: bool) -> PrefixCache | None:

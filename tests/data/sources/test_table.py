@@ -69,7 +69,22 @@ FORMS: dict[str, tuple[str, bytes, list[str]]] = {
     "tsv": ("log.tsv", delimited(ROWS, delimiter="\t"), []),
     "gzipped tsv": ("log.tsv.gz", gzip.compress(delimited(ROWS, delimiter="\t")), []),
     "tabs": ("log.dat", delimited(ROWS, delimiter="\t"), ["--delimiter", "TAB"]),
+    "tabs by the header": ("log.dat", delimited(ROWS, delimiter="\t"), []),
     "semicolons": ("log.csv", delimited(ROWS, delimiter=";"), ["--delimiter", ";"]),
+    "semicolons by the header": ("log.csv", delimited(ROWS, delimiter=";"), []),
+    "semicolons by the header, one name with commas": (
+        "log.csv",
+        delimited([(*row, "x") for row in ROWS], (*NAMES, "a, b"), ";").replace(b"a, b", b'"a, b, c, d, e"'),
+        [],
+    ),
+    "semicolons without a header": ("log.tsv", delimited(ROWS, None, ";"), ["--columns", ",".join(NAMES)]),
+    "bars by the header": ("log.tsv.gz", gzip.compress(delimited(ROWS, delimiter="|")), []),
+    "commas by the header": ("log.tsv", delimited(ROWS), []),
+    "commas, though bars are more": (
+        "log.csv",
+        delimited([(*row, "x") for row in ROWS], (*NAMES, "a|b|c|d|e|f")),
+        [],
+    ),
     "bars": ("log.txt", delimited(ROWS, delimiter="|"), ["--delimiter", "|"]),
     "quotes in SQL": ("log.csv", delimited(ROWS, delimiter="'"), ["--delimiter", "'"]),
     "two characters": ("log.csv", delimited(ROWS, delimiter="|").replace(b"|", b"::"), ["--delimiter", "::"]),
@@ -139,9 +154,9 @@ def test_columns_whose_names_differ_by_case(
     assert [rating for _, _, rating, _ in made.events] == ratings
 
 
-def test_a_column_may_serve_twice_and_names_may_be_empty_or_double(prep: Any, write: Any) -> None:
-    """pandas leaves its index unnamed; of columns of one name the first counts."""
-    names = ("", "user_id", "item_id", "", "rating", "timestamp", "rating")
+def test_a_column_may_serve_twice_and_names_that_nobody_asks_for_may_be_empty_or_double(prep: Any, write: Any) -> None:
+    """pandas leaves its index unnamed."""
+    names = ("note", "user_id", "item_id", "", "rating", "timestamp", "note")
     rows = [(0, "u", "i", "x", 2.0, TIME, "word")]
     assert prep("table", write("log.csv", delimited(rows, names))).events == [("u", "i", 2.0, TIME)]
     same = prep("table", write("same.csv", delimited(rows, names)), "--item-column", "user_id")
@@ -209,6 +224,61 @@ def test_other_times(prep: Any, write: Any, times: list[Any], flags: list[str], 
         rows = [("u", "i", times[0]), ("v", "j", times[1])]
         again = prep("table", write("log.csv", delimited(rows, ("user_id", "item_id", "timestamp"))), *flags)
         assert sorted(time for _, _, _, time in again.events) == expected
+
+
+@pytest.mark.parametrize(
+    ("unit", "times", "expected"),
+    [
+        ("s", ["1600000000.7", "-1.2"], [-2, 1_600_000_000]),
+        ("s", ["1.6000000009e9", "-0.5"], [-1, 1_600_000_000]),
+        ("ms", ["1600000000999.7", "-0.5"], [-1, 1_600_000_000]),
+        ("ns", ["1599999999999999999", "1600000000000000000"], [1_599_999_999, 1_600_000_000]),
+    ],
+)
+@pytest.mark.parametrize("form", ["csv", "jsonl", "words.jsonl", "parquet", "words.parquet"])
+@pytest.mark.parametrize("flags", [[], ["--invalid-rows", "drop"]])
+def test_fractions_of_a_second_are_cut_off(
+    prep: Any, write: Any, unit: str, times: list[str], expected: list[int], form: str, flags: list[str]
+) -> None:
+    values = times if unit == "ns" else [float(time) for time in times]
+    rows = [("u", "i", 5.0, times[0]), ("v", "i", 5.0, times[1])]
+    numbers = [(*row[:3], int(value) if unit == "ns" else value) for row, value in zip(rows, values, strict=True)]
+    content = {
+        "csv": delimited(rows),
+        "jsonl": json_lines(numbers),
+        "words.jsonl": json_lines(rows),
+        "parquet": parquet(numbers),
+        "words.parquet": parquet(rows),
+    }[form]
+    made = prep("table", write(f"log.{form}", content), "--timestamp-unit", unit, *flags)
+    assert [time for _, _, _, time in made.events] == expected
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "words.jsonl", "words.parquet"])
+@pytest.mark.parametrize("flags", [[], ["--invalid-rows", "drop"]])
+def test_labels_may_be_true_and_false(prep: Any, write: Any, form: str, flags: list[str]) -> None:
+    names = ("user_id", "item_id", "label", "timestamp")
+    words = [("u", "i", "True", TIME), ("v", "i", "FALSE", TIME + 1), ("w", "i", "1.0", TIME + 2)]
+    values = [(*row[:2], label, row[3]) for row, label in zip(words, (True, False, 1), strict=True)]
+    content = {
+        "csv": delimited(words, names),
+        "jsonl": json_lines(values, names),
+        "words.jsonl": json_lines(words, names),
+        "words.parquet": parquet(words, names),
+    }[form]
+    made = prep("table", write(f"log.{form}", content), *flags)
+    assert [row["label"] for row in made.table("interactions")] == [1, 0, 1]
+
+
+def test_each_file_has_its_own_delimiter(prep: Any, write: Any) -> None:
+    made = prep(
+        *("table", write("log.csv", delimited(ROWS, delimiter=";"))),
+        *("--items", write("items.csv", delimited(ITEMS, ("item_id", "title", "text", "year", "x")))),
+        *("--users", write("users.txt", delimited([("u1", 33)], ("user_id", "age"), "|"))),
+    )
+    assert made.events == ROWS
+    assert made.items["i, 2"]["title"] == "'); DROP TABLE log; --"
+    assert made.users["u1"] == {"age": "33"}
 
 
 @pytest.mark.parametrize("type", [pa.int8(), pa.int64(), pa.float64(), pa.bool_()])

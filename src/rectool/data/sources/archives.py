@@ -147,6 +147,20 @@ def check_text(path: Path, longest: int) -> None:
         raise RectoolError(f"{path} is damaged or cut short: {error}; download or copy it again") from error
 
 
+def odd_line_end(path: Path) -> int | None:
+    """The first line, from 1, that ends otherwise than those before; what stands in quotation marks does not count."""
+    first, quoted = None, False
+    with _open_bytes(path) as stream:
+        for number, line in enumerate(iter(partial(stream.readline, LINE_BYTES + 1), b""), 1):
+            text = b'"' + line if quoted else line
+            quoted = text.count(b'"') % 2 == 1
+            for end in re.findall(rb"\r\n|\n|\r", re.sub(rb'"[^"]*("|\Z)', b"", text)):
+                first = first or end
+                if end != first:
+                    return number
+    return None
+
+
 def _choose(archive: Path, members: list[ZipInfo], wanted: Mapping[str, str]) -> dict[str, ZipInfo]:
     """The member of each wanted name, once every member of the archive is found to be harmless."""
     chosen: dict[str, ZipInfo] = {}

@@ -115,11 +115,15 @@ class Table:
         None, metavar="NAME", help="Column of the item's description; `text` where there is one."
     )
     user_id_column: str = setting("user_id", metavar="NAME", help="Column of the user's id in the users' file.")
-    delimiter: str | None = setting(None, metavar="TEXT", help="Between columns; comma, or tab for .tsv. TAB is a tab.")
+    delimiter: str | None = setting(
+        None,
+        metavar="TEXT",
+        help="Between columns, in every file (TAB is a tab); else each header tells: comma, semicolon, tab or bar.",
+    )
     columns: str | None = setting(
         None, metavar="A,B,...", help="Names of the interactions' columns, for a file without a header."
     )
-    encoding: str = setting("utf-8", metavar="NAME", help="Of delimited text.")
+    encoding: str = setting("utf-8", metavar="NAME", help="Of delimited text, in every file.")
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,10 @@ class Source:
             what, version = "sequences", synthetic_sequences.GENERATOR_VERSION
         return [f"nothing: version {version} of the embedded generator of {what} makes it"]
 
+    def rows(self) -> int:
+        """About how many will be made."""
+        return self.settings.users * min(27, self.settings.items // 4)
+
     def inputs(self) -> list[Input]:
         return []
 

@@ -12,7 +12,7 @@ from rectool.data.engine import Engine, identifier
 from rectool.data.log import UNITS
 from rectool.data.prepare import Loaded
 from rectool.data.sources.settings import Table
-from rectool.data.sources.tabular import INTEGER, NUMBER, TEXT, Tabular, distinct, explained, not_a_number
+from rectool.data.sources.tabular import DOUBLE, INTEGER, NUMBER, TEXT, Tabular, distinct, explained, not_a_number
 from rectool.errors import RectoolError
 
 STANDARD = {
@@ -76,7 +76,7 @@ class Source:
     def _types(self) -> dict[str, tuple[str, str]]:
         """(column, SQL type) by our own name, for what the interactions have."""
         table = self._log()
-        time_type = TEXT if self.settings.timestamp_unit == "iso" else INTEGER
+        time_type = TEXT if self.settings.timestamp_unit == "iso" else self._number_of_time()
         wanted = {
             "user_id": (self.settings.user_column, TEXT, "--user-column"),
             "item_id": (self.settings.item_column, TEXT, "--item-column"),
@@ -85,7 +85,7 @@ class Source:
         present = table.columns()
         for setting_name, standard in STANDARD.items():
             named = getattr(self.settings, setting_name)
-            kind = {"split": TEXT}.get(standard, NUMBER)
+            kind = NUMBER if standard == "rating" else TEXT  # a label may be a word: True
             if named is not None or standard in present:
                 wanted[standard] = (named or standard, kind, "--" + setting_name.replace("_", "-"))
         for column, _, flag in wanted.values():
@@ -121,22 +121,35 @@ class Source:
                 is_time = name == "timestamp" and self.settings.timestamp_unit == "iso"
                 wrong = "which is not a time such as 2001-06-30 12:00:00" if is_time else not_a_number(text)
                 where = f"{self.settings.interactions.name}, row {row + 1}"
-                raise RectoolError(f"{where}: column {types[name][0]} holds {text[:80]!r}, {wrong}")
+                held = text.removesuffix(".0")  # which a double adds
+                raise RectoolError(f"{where}: column {types[name][0]} holds {held[:80]!r}, {wrong}")
 
     def _value(self, name: str, kind: str, found: str) -> str:
         """SQL for a column, by our name for it, of the type that was found."""
         if name == "timestamp":
             return self._seconds(name, found)
+        if name == "label":
+            number = f"CAST({name} AS {NUMBER})"
+            if found != TEXT:
+                return number
+            return f"CASE lower(trim({name})) WHEN 'true' THEN 1 WHEN 'false' THEN 0 ELSE {number} END"
         if kind == TEXT and found.endswith(("INT", "INTEGER")):
             return name  # whole numbers stay: they join faster
         return f"CAST({name} AS {kind})"
+
+    def _number_of_time(self) -> str:
+        """As what a time is read: with its fraction, except nanoseconds, of which a double has too few."""
+        return INTEGER if self.settings.timestamp_unit == "ns" else DOUBLE
 
     def _seconds(self, value: str, found: str) -> str:
         """SQL for whole seconds since 1970; a time that names no zone is UTC, as the engine's zone is."""
         if found.startswith(("TIMESTAMP", "DATE")) or self.settings.timestamp_unit == "iso":
             return f"CAST(floor(epoch(CAST({value} AS TIMESTAMPTZ))) AS BIGINT)"
         factor = UNITS[self.settings.timestamp_unit]
-        whole = f"CAST({value} AS BIGINT)"
+        if found == TEXT:
+            value = f"CAST({value} AS {self._number_of_time()})"
+        fractional = found.startswith(("DECIMAL", DOUBLE, "FLOAT")) or (found == TEXT and factor < UNITS["ns"])
+        whole = f"CAST({f'floor({value})' if fractional else value} AS BIGINT)"
         if factor == 1:
             return whole
         return f"{whole} // {factor} - CASE WHEN {whole} % {factor} < 0 THEN 1 ELSE 0 END"  # rounded down, exactly
@@ -146,11 +159,10 @@ class Source:
         table = self._tabular(path)
         table.require(self.settings.item_id_column, "--item-id-column")
         table.require(self.settings.title_column, "--title-column")
-        if self.settings.text_column is not None:
-            table.require(self.settings.text_column, "--text-column")
         ours = {"item_id": self.settings.item_id_column, "title": self.settings.title_column}
         if self.settings.text_column is not None or "text" in table.columns():
             ours["text"] = self.settings.text_column or "text"
+            table.require(ours["text"], "--text-column")
         return _named(table.columns(), ours)
 
     def _people_columns(self, path: Path) -> dict[str, str]:

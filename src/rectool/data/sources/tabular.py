@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import duckdb
 
 from rectool.artifacts.checking import refuse_bomb
 from rectool.data.engine import Engine, identifier, literal
-from rectool.data.sources.archives import check_text, is_gzip, lines, open_text
+from rectool.data.sources.archives import check_text, is_gzip, lines, odd_line_end, open_text
 from rectool.errors import RectoolError
 
 LONGEST_LINE_BYTES = 2_000_000
@@ -29,7 +30,10 @@ JSON_LINES = 100
 """Looked at to learn which fields there are: a field may be absent from some."""
 GUESSES = (",", "\t", ";", "|", "::")
 
-TEXT, NUMBER, INTEGER = "VARCHAR", "FLOAT", "BIGINT"
+SNIFFED = (",", ";", "\t", "|")
+"""Delimiters that need no flag: a header tells them."""
+
+TEXT, NUMBER, INTEGER, DOUBLE = "VARCHAR", "FLOAT", "BIGINT", "DOUBLE"
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Tabular:
     """A table in a file, and how it is written.
 
     Attributes:
-        delimiter: between columns of delimited text; by the file's name where None.
+        delimiter: between columns of delimited text; by the file's name and first line where None.
         names: of the columns, for delimited text without a header.
         quoted: whether delimited text quotes values with `"`.
     """
@@ -53,9 +57,9 @@ class Tabular:
             codecs.lookup(self.encoding)
         except LookupError:
             raise RectoolError(f"--encoding {self.encoding} is not known; try utf-8, latin-1 or cp1252") from None
-        separator = self.separator()
-        if not 1 <= len(separator.encode()) <= LONGEST_DELIMITER_BYTES or set(separator) & set('\r\n"'):
-            raise RectoolError(f"--delimiter {separator!r} must be 1 to 4 characters, no quotation mark or line break")
+        given = self._given()
+        if given is not None and (not 1 <= len(given.encode()) <= LONGEST_DELIMITER_BYTES or set(given) & set('\r\n"')):
+            raise RectoolError(f"--delimiter {given!r} must be 1 to 4 characters, no quotation mark or line break")
 
     @property
     def form(self) -> str:
@@ -66,10 +70,18 @@ class Tabular:
             return "parquet"
         return "json" if last in (".json", ".jsonl", ".ndjson") else "csv"
 
+    @cached_property
     def separator(self) -> str:
-        if self.delimiter is not None:
-            return {"TAB": "\t", "\\t": "\t"}.get(self.delimiter, self.delimiter)
-        return "\t" if ".tsv" in (suffix.lower() for suffix in self.path.suffixes) else ","
+        """As given; else what the file's name suggests, or where its first line lacks that, what stands there most."""
+        given = self._given()
+        if given is not None:
+            return given
+        usual = "\t" if ".tsv" in (suffix.lower() for suffix in self.path.suffixes) else ","
+        line = re.sub(r'"[^"]*"', "", self._first_line)
+        return usual if usual in line else max((usual, *SNIFFED), key=line.count)
+
+    def _given(self) -> str | None:
+        return None if self.delimiter is None else {"TAB": "\t", "\\t": "\t"}.get(self.delimiter, self.delimiter)
 
     def columns(self) -> list[str]:
         """The names of the columns; of JSON lines, those that stand in the first lines.
@@ -90,17 +102,28 @@ class Tabular:
         return [name or f"column {index}" for index, name in enumerate(names, 1)]  # pandas leaves its index unnamed
 
     def require(self, column: str, flag: str) -> None:
-        """Raises RectoolError, with a guess at what is wrong, if there is no such column."""
+        """Raises RectoolError, with a guess at what is wrong, if there is no such column, or more than one."""
         columns = self.columns()
+        if columns.count(column) > 1:
+            places = " and ".join(str(place) for place, name in enumerate(columns, 1) if name == column)
+            raise RectoolError(f"{self.path} has several columns {column} (number {places}); give each its own name")
         if column in columns:
             return
         hint = f"name the right one with {flag}"
         if self.form == "csv" and len(columns) == 1:
-            guess = next((mark for mark in GUESSES if mark != self.separator() and mark in columns[0]), None)
+            guess = next((mark for mark in GUESSES if mark != self.separator and mark in columns[0]), None)
             if guess is not None:
-                hint = f"is the delimiter {guess!r}? pass --delimiter {'TAB' if guess == chr(9) else repr(guess)}"
+                hint = f"is the delimiter {guess!r}? {self._way_to(guess)}"
         shown = ", ".join(repr(name) if name != name.strip() else name for name in columns[:20])[:500]
         raise RectoolError(f"{self.path} has no column {column}; it has: {shown}; {hint}")
+
+    def _way_to(self, delimiter: str) -> str:
+        """What to do where this is the file's delimiter, and it was not taken for it."""
+        if self.delimiter is None:
+            return f"pass --delimiter {delimiter!r}"
+        if delimiter in SNIFFED:
+            return "leave --delimiter out, and each file's own is found"
+        return f"--delimiter {self.delimiter!r} holds for every file: write them with the same one"
 
     def select(self, engine: Engine, wanted: Mapping[str, tuple[str, str]]) -> str:
         """SQL that reads some columns, in the file's row order.
@@ -137,7 +160,7 @@ class Tabular:
         chosen = ", ".join(f"{identifier(unique[place])} AS {identifier(ours)}" for ours, place in places.items())
         quote = '"' if self.quoted else ""
         return (
-            f"SELECT {chosen} FROM read_csv({name}, auto_detect = false, delim = {literal(self.separator())}, "
+            f"SELECT {chosen} FROM read_csv({name}, auto_detect = false, delim = {literal(self.separator)}, "
             f"header = {str(self.names is None).lower()}, quote = '{quote}', escape = '{quote}', "
             f"compression = '{compression}', hive_partitioning = false, columns = {_struct(types)})"
         )
@@ -151,12 +174,16 @@ class Tabular:
             link.symlink_to(self.path.absolute())
         return link
 
-    def _header(self) -> list[str]:
+    @cached_property
+    def _first_line(self) -> str:
         with open_text(self.path, self.encoding) as file:
-            line = file.readline(HEADER_CHARACTERS).rstrip("\r\n").removeprefix("\ufeff")
+            return file.readline(HEADER_CHARACTERS).rstrip("\r\n").removeprefix("\ufeff")
+
+    def _header(self) -> list[str]:
+        line = self._first_line
         if not line:
             raise RectoolError(f"{self.path} is empty, or its first line is")
-        separator = self.separator()
+        separator = self.separator
         if not self.quoted or len(separator) > 1:
             return line.split(separator)
         try:
@@ -209,11 +236,11 @@ def _explanation(path: Path, text: str) -> str:
     found = re.search(r"(?:CSV Error on Line:|in line) (\d+)", text)
     where = f"{path}, line {found[1]}" if found else str(path)
     if "unicode" in text.lower() or "utf-8 encoding" in text.lower():
-        return f"{where}, is not UTF-8; pass --encoding latin-1 (or its encoding)"
+        return f"{where}, is not UTF-8; pass --encoding latin-1 (or its encoding), which holds for every file"
     if found_value := re.search(r'converting column "(.*?)"\. Could not convert string "(.*?)" to', text, re.DOTALL):
         column, value = found_value.groups()
         return f"{where}: column {column} holds {value[:80]!r}, {not_a_number(value)}"
-    if found_value := re.search(r'Failed to cast value to numerical: (".*?")', text, re.DOTALL):
+    if found_value := re.search(r'Failed to cast value to (?:numerical|decimal): (".*?")', text, re.DOTALL):
         return f"{where}: {found_value[1][:80]} is not a number"
     if found_value := re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", text):
         expected, number = found_value.groups()
@@ -223,6 +250,9 @@ def _explanation(path: Path, text: str) -> str:
         return f"{where}: longer than {longest / 1e6:g} MB; is a quotation mark left open?"
     if "quote" in text.lower() and "Value with unterminated quote" in text:
         return f"{where}: a quotation mark is left open"
+    if "state machine reached an invalid state" in text and (number := odd_line_end(path)):
+        way = "make all line ends the same, for instance with dos2unix"
+        return f"{path}, line {number}: it does not end as those before; {way}"
     if "Malformed JSON" in text:
         return f"{path}, line {_first_not_json(path, int(found[1]) if found else 1)}: not JSON"
     if "Expected OBJECT" in text:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rectool.artifacts import Artifact, lineage
-from rectool.artifacts.lineage import Node
+from rectool.artifacts.lineage import Node, Step
 from rectool.evaluation.compare import Comparison
 from rectool.evaluation.runs import Run
 
@@ -99,26 +99,24 @@ def commands(nodes: Sequence[Node]) -> list[str]:
     They are those of `lineage.script`, but name folders from here, not from the root of this machine.
     """
     lines = []
-    for where, line in dict.fromkeys(step for node in nodes for step in lineage.commands(node)):
-        whole = line if line.startswith("#") else f"{line} --update"
-        elsewhere = os.path.relpath(where)
-        here = elsewhere == "." or line.startswith("#")
-        lines.append(whole if here else f"(cd {shlex.quote(elsewhere)} && {whole})")
+    for step in dict.fromkeys(step for node in nodes for step in lineage.steps(node)):
+        elsewhere = os.path.relpath(step.where) if step.where else "."
+        lines.append(step.again if elsewhere == "." else f"(cd {shlex.quote(elsewhere)} && {step.again})")
     return lines
 
 
-def steps(node: Node) -> dict[tuple[str, str], Artifact]:
-    """What the commands of a lineage made, by `lineage.commands`, parents first; of several parts the first."""
-    made = [each.artifact for each in lineage.parents_first(node) if each.artifact is not None]
-    found: dict[tuple[str, str], Artifact] = {}
-    for step, artifact in zip(lineage.commands(node), made, strict=True):
-        found.setdefault(step, artifact)
+def steps(node: Node) -> dict[Step, Artifact]:
+    """What the commands of a lineage made, by `lineage.steps`, parents first; of several parts the first."""
+    found: dict[Step, Artifact] = {}
+    for step in lineage.steps(node):
+        if step.artifact is not None:
+            found.setdefault(step, step.artifact)
     return found
 
 
 def stages(origins: Sequence[Origin]) -> list[Stage]:
     """What every command of some lineages made, each once, parents before what is made from them."""
-    found: dict[tuple[str, str], Stage] = {}
+    found: dict[Step, Stage] = {}
     for origin in origins:
         for step, artifact in steps(origin.node).items():
             found.setdefault(step, _stage(artifact)).runs.append(origin.run.name)
@@ -224,6 +222,8 @@ def _branch(node: Node) -> Branch:
     made = node.artifact.manifest if node.artifact is not None else None
     if not node.is_there():
         state = "not there any more"
+    elif node.is_lost:
+        state = "no artifact any more"
     elif made is not None:
         state = made.digests["artifact"][7:19]
     else:
