@@ -130,10 +130,9 @@ def _share_cores() -> None:
 
 
 def together(work: Callable[[], None], *, everywhere: bool) -> None:
-    """Do work in the main process, and if `everywhere` in the others, too: all end as the main one does.
+    """Do work in the main process, and if `everywhere` in the others, too.
 
-    Raises:
-        SystemExit: in the other processes, with the exit code of the main one.
+    The others end in here, with the exit code of the main one.
     """
     if world_size() == 1:
         if everywhere and launchers.left_alone():
@@ -280,8 +279,8 @@ def _follow(work: Callable[[], None]) -> NoReturn:
         with suppress(Stopped):  # all have stopped, and the main process sees to the rest
             work()
         code = int(_await(END))
-    except Ended as end:
-        code = end.code
+    except Ended as ended:
+        code = ended.code
     except BaseException as problem:
         code = _failed_within(GRACE)
         if code == 0:  # the trouble is this process's own
@@ -292,7 +291,7 @@ def _follow(work: Callable[[], None]) -> NoReturn:
     finally:
         with suppress(RuntimeError):
             store.set(f"{LEFT} {rank()}", "")
-    sys.exit(code)
+    end(code)
 
 
 def _await(key: str) -> str:

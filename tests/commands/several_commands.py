@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from torch import distributed
+
 from rectool import cli, console, processes
 from rectool.artifacts import shards
 from rectool.commands.options import Resumable
@@ -46,7 +48,15 @@ def run(words: list[str], port: int) -> dict[str, Any]:
         code = end.code
     finally:
         shards._shared = real
+        part()
     return {"code": code, "shown": shown.getvalue(), "said": said.getvalue(), "rows": sum(computed)}
+
+
+def part() -> None:
+    """Forget the others, as the end of a process does."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+    processes._shared = processes._Shared()
 
 
 def main(plan: Path) -> None:

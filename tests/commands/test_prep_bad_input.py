@@ -152,7 +152,11 @@ CSV: dict[str, tuple[str | bytes, list[str], str]] = {
         [],
         "log.csv, row 13: column timestamp holds '1.*0', which is out of range",
     ),
-    "time is beyond the calendar": (GOOD + row(time=2**63 - 1), [], "log.csv, row 13: column timestamp holds .*, which is out of range"),
+    "time is beyond the calendar": (
+        GOOD + row(time=2**63 - 1),
+        [],
+        "log.csv, row 13: column timestamp holds .*, which is out of range",
+    ),
     "time is before the calendar": (GOOD + row(time=-(2**62)), [], "log.csv, row 13: timestamp -4.* is not a time"),
     "one time in milliseconds": (GOOD + row(time=TIME * 1000), [], "log.csv, row 13: timestamp 10+ is in ms"),
     "iso time is none": (
