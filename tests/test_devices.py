@@ -13,7 +13,7 @@ from rectool.devices import device_named, free_memory, used
 from rectool.errors import RectoolError
 
 CPU = torch.device("cpu")
-MEMINFO, LIMIT = "/proc/meminfo", "/sys/fs/cgroup/memory.max"
+MEMINFO, CONTAINER = "/proc/meminfo", "/sys/fs/cgroup/memory"
 
 
 @pytest.fixture
@@ -35,12 +35,13 @@ def test_the_least_that_the_system_names(files: dict[str, str]) -> None:
     assert free_memory(CPU) == machine
     files[MEMINFO] = "MemTotal: 5 kB\nMemAvailable:    3000 kB\n"
     assert free_memory(CPU) == 3_072_000
-    files[LIMIT] = "max\n"
+    files |= {f"{CONTAINER}.max": "max\n", f"{CONTAINER}.current": "600000\n"}
+    files[f"{CONTAINER}.stat"] = "anon 300000\ninactive_file 200000\nactive_file 9\n"
     assert free_memory(CPU) == 3_072_000
-    files[LIMIT] = "2000000\n"
-    assert free_memory(CPU) == 2_000_000
+    files[f"{CONTAINER}.max"] = "2000000\n"
+    assert free_memory(CPU) == 2_000_000 - 600_000 + 200_000
     files[MEMINFO] = "nothing of the kind"
-    assert free_memory(CPU) == 2_000_000
+    assert free_memory(CPU) == 1_600_000
 
 
 def test_this_machine() -> None:

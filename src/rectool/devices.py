@@ -76,9 +76,12 @@ def free_memory(device: torch.device) -> int:
     with suppress(OSError, TypeError):
         said = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
         found.append(1024 * int(said[1]))  # type: ignore[index]
-    with suppress(OSError, ValueError):
-        found.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return min(found)
+    container = Path("/sys/fs/cgroup")
+    with suppress(OSError, ValueError, TypeError):
+        most, taken = (int((container / f"memory.{name}").read_text()) for name in ("max", "current"))
+        files = re.search(r"^inactive_file (\d+)$", (container / "memory.stat").read_text(), re.MULTILINE)
+        found.append(most - taken + int(files[1]))  # type: ignore[index]
+    return max(0, min(found))
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[None]:

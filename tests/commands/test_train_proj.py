@@ -94,7 +94,7 @@ def test_frozen_parts_stay_and_trained_ones_change(
         Adapters(),
         Sources(aligned=parents["aligned"]),
         SoftTokenSettings(tokens="user,item,warm"),
-        Freezing(train=",".join(trained), samples=32, unknown_share=0.3),
+        Freezing(train=",".join(trained), samples=32, unknown_share=0.3 if "projector" in trained else None),
         InheritedPrompting(),
         FitSoft(steps=2, learning_rate=0.01, device="cpu", validate_rows=5),
         0,
@@ -421,6 +421,14 @@ def test_a_dry_run_writes_nothing(data: Path, project: Command, parents: dict[st
         ("--adapter @lora --aligned @aligned --biases", "--biases: the projector is that of"),
         ("--adapter @lora --aligned @aligned --tokens-per-id 2", "outputs, but"),
         ("--adapter @lora --cf @mf --mix linear", "--mix linear: rows of text alone train nothing but"),
+        (
+            "--adapter @lora --cf @mf --unknown mean --unknown-share 0.1",
+            "--unknown-share 0.1 means nothing with --unknown mean",
+        ),
+        (
+            "--adapter @lora --cf @mf --train cf --unknown-share 0.1",
+            "--unknown-share 0.1 means nothing without projector in --train",
+        ),
         (
             "--adapter @lora --cf @mf --cf-learning-rate 1",
             "--cf-learning-rate means nothing where --train is",

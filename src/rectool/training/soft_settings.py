@@ -194,11 +194,11 @@ class Freezing(Asking):
         metavar="SHARE|linear",
         help="Share of rows whose prompt is text alone; linear: all at first, none at the end (LLaRA's curriculum).",
     )
-    unknown_share: float = setting(
-        0.05,
+    unknown_share: float | None = setting(
+        None,
         metavar="SHARE",
         help="Share of rows that hide their user, and share that hide their item, so that the vectors of the unknown "
-        "learn.",
+        "learn; by default 0.05.",
     )
     answer_loss: Literal["softmax", "yes-logit"] | None = setting(
         None,
@@ -211,7 +211,7 @@ class Freezing(Asking):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, "samples", 1)
-        if not 0 <= self.unknown_share < 1:
+        if self.unknown_share is not None and not 0 <= self.unknown_share < 1:
             raise RectoolError(f"--unknown-share {self.unknown_share} must be from 0 to below 1")
         parts = self.parts()
         self.text_share(0.0)

@@ -9,26 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from rectool.artifacts import Artifact, Input
+from rectool.artifacts import Input
 from rectool.data.dataset import Dataset
 from rectool.devices import device_named, precision_named
 from rectool.errors import RectoolError
-from rectool.llm import document
 from rectool.llm.backbone import Backbone
 from rectool.llm.files import refuse_four_bits
 from rectool.llm.item_head import ItemHead, read, refuse_other_items
 from rectool.llm.mask_plan import MaskPlan
 from rectool.llm.recommender import refuse_unfit, usual_prompt
-from rectool.llm.soft import SoftTokens, Told, refuse_other
-from rectool.llm.soft_parts import Parts, build
+from rectool.llm.soft import SoftTokens
 from rectool.llm.soft_prefix import prefix_lengths
-from rectool.llm.soft_saved import parts_of
-from rectool.models.mf import MatrixFactorization
-from rectool.models.model import Size
-from rectool.models.saved import Trained
 from rectool.models.table import Task
 from rectool.prompts import template
 from rectool.prompts.cached import cached_rows
@@ -36,11 +29,10 @@ from rectool.prompts.prompts import Prompts
 from rectool.prompts.tokens import TokenRows
 from rectool.settings import flag_name
 from rectool.training.adapting import dissect, outline
-from rectool.training.ground import BEFORE, Ground, adapters_of, find
-from rectool.training.heads import item_head, parent_of_items, settled_task
-from rectool.training.lora_settings import Adapters, Answering, ItemHeadStart
+from rectool.training.ground import Ground, adapters_of, find
+from rectool.training.heads import item_head, settled_task
+from rectool.training.lora_settings import Adapters, Answering
 from rectool.training.soft_settings import (
-    COLLABORATIVE,
     FitSoft,
     Freezing,
     InheritedPrompting,
@@ -48,13 +40,14 @@ from rectool.training.soft_settings import (
     SoftTokenSettings,
     Sources,
     Standing,
-    Token,
 )
+from rectool.training.soft_sources import kinds_of, parents_of, refuse_unmeant, tokens_of
 from rectool.training.tuning import Tuning, chosen_rows, no_answers, rates_of, refuse_other_task
 
 DEFAULT_PROMPT, WITH_HISTORY, NEXT_ITEM = "collm", "llara-ctr", "llara"
 """The templates with places for tokens, unless another one is asked for; the second where history tokens are."""
-USUAL_TOKENS: Mapping[Task, tuple[Token, ...]] = {"ctr": ("user", "item"), "next-item": ("history",)}
+UNKNOWN_SHARE = 0.05
+"""Of rows that hide their user or item, unless another share is asked for."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +83,9 @@ class SoftTuning(Tuning):
     @property
     def hidden(self) -> tuple[float, float]:
         """The share of rows that hide their user, and the share that hide their item: where some may be unknown."""
-        soft, learns = self.soft, "projector" in self.parts and self.soft.unknown == "trained"
-        share = self.freezing.unknown_share if learns else 0.0
+        soft, share = self.soft, self.freezing.unknown_share
+        if share is None:
+            share = UNKNOWN_SHARE if _learns_unknown(soft, self.parts) else 0.0
         users = "user" in soft.kinds and not soft.reads_history and not soft.known_users.all()
         items = "item" in soft.kinds and not soft.known_items.all()
         return share * users, share * items
@@ -153,16 +147,21 @@ def prepare(
     mask.layers(ground.backbone.config.get_text_config(decoder=True).num_hidden_layers)
     _refuse_cache(fit, trained, mask)
     rows = chosen_rows(dataset, task, freezing.samples, seed)
-    kinds = _kinds(settings, ground.before, task)
-    _refuse_unmeant(sources, kinds, trained, settings, is_first=ground.before is None, start=freezing.item_head)
+    kinds = kinds_of(settings, ground.before, task)
+    refuse_unmeant(sources, kinds, trained, settings, is_first=ground.before is None, start=freezing.item_head)
     prompts = _prompts(prompting, ground.backbone, kinds, said.get("prompt"), task)
     refuse_other_task(prompts, task)
     refuse_unfit(prompts, ground.backbone)
     if freezing.mixes:
         _refuse_no_text(prompts, freezing.mix)
-    parents = _parents(dataset, sources, elsewhere or {})
-    soft = _soft(dataset, sources, settings, kinds, ground, parents, seed, told="liked" if task == "ctr" else "all")
+    parents = parents_of(dataset, sources, elsewhere or {})
+    soft = tokens_of(dataset, sources, settings, kinds, ground, parents, seed, told="liked" if task == "ctr" else "all")
     soft.train_only([part for part in trained if part not in ("lora", "head")])
+    if freezing.unknown_share and not _learns_unknown(soft, trained):
+        why = "without projector in --train" if soft.unknown == "trained" else f"with --unknown {soft.unknown}"
+        raise RectoolError(
+            f"--unknown-share {freezing.unknown_share} means nothing {why}: no vector of the unknown learns"
+        )
     head = _head(dataset, freezing, ground, parents, seed) if task == "next-item" else None
     anatomy, trains_lora = dissect(outline(ground.backbone.config), lora), "lora" in trained
     anatomy = (anatomy if trains_lora else anatomy.frozen()).beside(soft, *([head] if head is not None else []))
@@ -201,6 +200,11 @@ def _refuse_idle(fit: FitSoft, freezing: Freezing, trained: Sequence[Part]) -> N
     ):
         if rate is not None and part not in trained:
             raise RectoolError(f"{flag_name(name)} means nothing where --train is {','.join(trained)}, without {part}")
+
+
+def _learns_unknown(soft: SoftTokens, trained: Sequence[Part]) -> bool:
+    """Whether a vector stands for users and items of no train row, and is trained."""
+    return soft.unknown == "trained" and "projector" in trained
 
 
 def _in_text(prompts: Prompts) -> Prompts:
@@ -249,59 +253,6 @@ def _head(dataset: Dataset, freezing: Freezing, ground: Ground, parents: Sequenc
     return head
 
 
-def _kinds(settings: SoftTokenSettings, before: Artifact | None, task: Task) -> dict[str, int]:
-    """How many embeddings go into each place: as asked, else as in the hybrid that is continued."""
-    earlier = {each["kind"]: int(each["count"]) for each in document.read(before)["soft_tokens"]} if before else {}
-    names = settings.names() or tuple(earlier) or USUAL_TOKENS[task]
-    usual = settings.tokens_per_id or next(iter(earlier.values()), 1)
-    return {name: settings.tokens_per_id or earlier.get(name, usual) for name in names}
-
-
-def _refuse_unmeant(
-    sources: Sources,
-    kinds: Mapping[str, int],
-    trained: Sequence[Part],
-    settings: SoftTokenSettings,
-    *,
-    is_first: bool,
-    start: ItemHeadStart | None,
-) -> None:
-    """Raises RectoolError where a token has nothing that it is made of, or something is named that none is made of.
-
-    Args:
-        start: what an item head starts from, which may be semantic embeddings too.
-    """
-    tokens = ",".join(kinds)
-    collaborative, warm = any(kind in COLLABORATIVE for kind in kinds), "warm" in kinds
-    has_vectors = sources.cf is not None or sources.aligned is not None or sources.fresh_ids is not None
-    if is_first and collaborative and not has_vectors:
-        raise RectoolError(
-            f"--tokens {tokens} are made of a collaborative model: name one with --cf or --aligned, or give --fresh-ids"
-        )
-    if is_first and warm and sources.semantic is None and sources.aligned is None:
-        raise RectoolError(
-            "--tokens warm are made of semantic embeddings: name them with --semantic or --aligned; rectool distill "
-            "makes them"
-        )
-    if not collaborative and (sources.cf is not None or sources.fresh_ids is not None):
-        flag = "--cf" if sources.cf is not None else "--fresh-ids"
-        raise RectoolError(f"{flag} is for the tokens user, item and history, but --tokens is {tokens}")
-    if not collaborative and settings.biases:
-        raise RectoolError(f"--biases is for the tokens user, item and history, but --tokens is {tokens}")
-    if start in ("semantic", "tied"):
-        if sources.semantic is None and sources.aligned is None:
-            raise RectoolError(f"--item-head {start} needs --semantic, the embeddings of rectool distill or adopt")
-    elif not warm and sources.semantic is not None:
-        raise RectoolError(f"--semantic is for the token warm or an --item-head of it, but --tokens is {tokens}")
-    for part, there in (("cf", collaborative), ("semantic", warm)):
-        if part in trained and not there:
-            raise RectoolError(f"--train {part}: the tokens {tokens} are made of no such part")
-    if sources.fresh_ids is not None and "cf" not in trained:
-        raise RectoolError("--fresh-ids makes embeddings that nothing has trained: add cf to --train")
-    if settings.projector_start == "aligned" and sources.aligned is None:
-        raise RectoolError("--projector-start aligned needs --aligned, whose projector it is")
-
-
 def _prompts(
     prompting: InheritedPrompting,
     found: Backbone,
@@ -319,87 +270,3 @@ def _prompts(
     return Prompts.chosen(
         prompting.over(record or {}), found.tokenizer(), default=usual, context=found.context, soft=kinds
     )
-
-
-def _parents(dataset: Dataset, sources: Sources, elsewhere: Mapping[str, Path]) -> list[Input]:
-    """The artifacts whose vectors are taken; each must be of this data set."""
-    found = []
-    for role in ("aligned", "cf", "semantic"):
-        path = getattr(sources, role)
-        if path is not None:
-            found.append(parent_of_items(dataset, role, path, elsewhere))
-    return found
-
-
-def _soft(
-    dataset: Dataset,
-    sources: Sources,
-    settings: SoftTokenSettings,
-    kinds: Mapping[str, int],
-    ground: Ground,
-    parents: Sequence[Input],
-    seed: int,
-    *,
-    told: Told,
-) -> SoftTokens:
-    parts, unknown, biases = Parts(), settings.unknown, bool(settings.biases)
-    expansion, activation = settings.expansion, settings.activation
-    if ground.before is not None:
-        before = document.read(ground.before)["soft"]
-        refuse_other(before["data"], dataset)
-        parts, unknown = parts_of(ground.before, BEFORE), unknown or before["unknown"]
-        biases = before["biases"] if settings.biases is None else settings.biases
-        if (old := parts.projector) is not None:
-            expansion, activation = expansion or old.hidden / old.inputs, activation or old.activation
-        if biases != before["biases"]:
-            parts = replace(parts, unknown={})
-    for parent in parents:
-        assert parent.artifact is not None
-        named = parts_of(parent.artifact, parent.role)
-        if ground.before is None or parent.role != "aligned":
-            parts = named.over(parts)
-            continue
-        if not parts.lacks(kinds):
-            raise RectoolError(
-                f"--aligned gives what --init-from lacks, but {ground.before.path} has all that --tokens "
-                f"{','.join(kinds)} needs; leave it out, or exchange parts with --cf and --semantic"
-            )
-        parts = parts.over(named)
-    if sources.fresh_ids is not None:
-        parts = Parts(collaborative=_fresh(dataset, sources.fresh_ids, seed)).over(parts)
-    if settings.projector_start == "random":
-        parts = replace(parts, projector=None)
-    elif parts.projector is not None:
-        for name in ("expansion", "activation", "biases"):
-            if getattr(settings, name) is not None:
-                raise RectoolError(
-                    f"{flag_name(name)}: the projector is that of {_owner(parts, ground, parents)}; leave it out, or "
-                    "set --projector-start random"
-                )
-    return build(
-        dataset,
-        kinds,
-        ground.backbone.config.get_text_config(decoder=True).hidden_size,
-        parts,
-        expansion=expansion or 10.0,
-        activation=activation or "relu",
-        unknown=unknown or "trained",
-        told=told,
-        biases=biases,
-        seed=seed,
-    )
-
-
-def _owner(parts: Parts, ground: Ground, parents: Sequence[Input]) -> Path:
-    """Where the projector comes from."""
-    role = parts.sources["projector"]
-    return next(parent.path for parent in (*ground.parents, *parents) if parent.role == role)
-
-
-def _fresh(dataset: Dataset, width: int, seed: int) -> Trained:
-    """Embeddings of users and items that nothing has trained."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        settings = MatrixFactorization.Settings(embedding_size=width, biases=False)
-        model = MatrixFactorization(settings, Size(dataset.users, dataset.items))
-    return Trained("mf", model.eval(), "ctr", None, "sigmoid")
