@@ -194,9 +194,18 @@ def test_documents_that_mean_ill(what: str, stage: Any, artifacts: Path, door: D
     path.write_text(json.dumps(change(json.loads(path.read_bytes()))))
     if file != "rectool.json" and (victim / "rectool.json").exists():
         hostile.seal(victim)
+    if what == "attention from the hub" and _is_ignored(path):
+        pytest.skip("transformers of this version does not heed it")
     outcome = door(*DOORS[name, command](artifacts, victim))
     assert outcome.code == 2
     assert named in outcome.error
+
+
+def _is_ignored(path: Path) -> bool:
+    """Whether the attention that a config.json names is not that of a model made by it."""
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(path.parent)._attn_implementation is None
 
 
 def test_what_a_terminal_would_obey(stage: Any, door: Door) -> None:
