@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +52,20 @@ class Outcome:
         assert len(lines) == 1, self.stderr
         assert "Traceback" not in self.stderr
         return lines[0].removeprefix("error: ")
+
+
+@pytest.fixture(scope="session")
+def free_ports() -> Callable[[int], list[int]]:
+    """Ports of this machine, each another one, that nobody listens to."""
+
+    def find(count: int) -> list[int]:
+        with ExitStack() as stack:
+            found = [stack.enter_context(socket.socket()) for _ in range(count)]
+            for free in found:
+                free.bind(("127.0.0.1", 0))
+            return [int(free.getsockname()[1]) for free in found]
+
+    return find
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import torch
 
 from rectool import processes
 from rectool.artifacts import open_artifact
+from rectool.errors import RectoolError
 
 FAKE = Path(__file__).with_name("commands") / "fake_training.py"
 SHARE = """
@@ -57,14 +57,12 @@ class Ended:
 
 
 @pytest.fixture
-def begin() -> Iterator[Callable[..., list[subprocess.Popen[str]]]]:
+def begin(free_ports: Callable[[int], list[int]]) -> Iterator[Callable[..., list[subprocess.Popen[str]]]]:
     """Start a script in two processes, as a launcher would."""
     begun: list[subprocess.Popen[str]] = []
 
     def run(script: Sequence[object]) -> list[subprocess.Popen[str]]:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        [port] = free_ports(1)
         for rank in (0, 1):
             told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
             environment = {**os.environ, "OMP_NUM_THREADS": "1"} | {name: str(value) for name, value in told.items()}
@@ -223,3 +221,10 @@ def test_a_launcher_that_leaves_something_out_is_one_line(told: dict[str, str], 
     )
     assert done.returncode == 2
     assert "did not meet the others" in done.stderr or done.stderr == ""
+
+
+def test_a_port_of_none_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("WORLD_SIZE", "2"), ("RANK", "1"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "0")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(RectoolError, match=r"port 0 .* --main_process_port 29500"):
+        processes.start()

@@ -74,6 +74,11 @@ def start() -> None:
     """
     if world_size() == 1 or _shared.store is not None:
         return
+    if launchers.number("MASTER_PORT", 1) == 0:  # as older launchers hand on a port of 0, at which nobody ever meets
+        raise RectoolError(
+            "the launcher names port 0 for its processes to meet at: name a free one, such as --main_process_port "
+            "29500, or for torchrun --standalone"
+        )
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # the end of a process is told in one line, not in its stacks
     from concurrent.futures import ThreadPoolExecutor
 

@@ -206,30 +206,32 @@ processes.end(0)
 """
 
 
-def in_two(*arguments: object) -> list[Any]:
+@pytest.fixture
+def in_two(free_ports: Callable[[int], list[int]]) -> Callable[..., list[Any]]:
     """What each of two processes says."""
-    command = [sys.executable, "-c", SHARED, *map(str, arguments)]
-    told = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "OMP_NUM_THREADS": "1"}
-    both = [
-        subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **told, "RANK": rank}
-        )
-        for rank in ("0", "1")
-    ]
-    ends = [process.communicate(timeout=120) for process in both]
-    assert [process.returncode for process in both] == [0, 0], ends
-    return [json.loads(shown) for shown, _ in ends]
+
+    def run(*arguments: object) -> list[Any]:
+        command = [sys.executable, "-c", SHARED, *map(str, arguments)]
+        [port] = free_ports(1)
+        told = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+        both = [
+            subprocess.Popen(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env={**os.environ, **told, "RANK": rank},
+            )
+            for rank in ("0", "1")
+        ]
+        ends = [process.communicate(timeout=120) for process in both]
+        assert [process.returncode for process in both] == [0, 0], ends
+        return [json.loads(shown) for shown, _ in ends]
+
+    return run
 
 
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-def test_two_processes_share_each_piece_and_stop_together(tmp_path: Path) -> None:
+def test_two_processes_share_each_piece_and_stop_together(in_two: Callable[..., list[Any]], tmp_path: Path) -> None:
     main, other = in_two(tmp_path)
     # Of the one row of the second piece the main process has none: it computes one to know its shape.
     assert main["asked"] == [[0, 2], [5, 6]]

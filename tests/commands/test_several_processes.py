@@ -8,11 +8,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,7 +83,9 @@ def words(data: Path, shelf: Path, tiny_llm: Callable[..., Path]) -> Callable[[s
 
 
 @pytest.fixture
-def places(rectool: Command, shelf: Path, words: Any, monkeypatch: pytest.MonkeyPatch) -> Places:
+def places(
+    rectool: Command, shelf: Path, words: Any, free_ports: Callable[[int], list[int]], monkeypatch: pytest.MonkeyPatch
+) -> Places:
     """All command lines, run once for the tests of this file: by one process, and by two that go through them all."""
     both = shelf / "both"
     if both.exists():
@@ -111,14 +111,14 @@ def places(rectool: Command, shelf: Path, words: Any, monkeypatch: pytest.Monkey
         assert done.code == 75, done.stderr
     plan["resumed-by-two"] = [*words(STOPPED["stopped-training"]), "--out", str(both / "stopped-alone"), "--resume"]
     both.mkdir(exist_ok=True)
-    run_in_two(both, plan)
+    run_in_two(both, plan, free_ports(len(plan)))
     return Places(both, shelf)
 
 
-def run_in_two(both: Path, plan: dict[str, list[str]]) -> None:
+def run_in_two(both: Path, plan: dict[str, list[str]], ports: Sequence[int]) -> None:
     lines = {
         name: {"words": words, "port": port, "stopped": name in STOPPED}
-        for (name, words), port in zip(plan.items(), free_ports(len(plan)), strict=True)
+        for (name, words), port in zip(plan.items(), ports, strict=True)
     }
     (both / "plan.json").write_text(json.dumps(lines))
     command = [sys.executable, str(SCRIPT), str(both / "plan.json")]
@@ -133,14 +133,6 @@ def run_in_two(both: Path, plan: dict[str, list[str]]) -> None:
         for process in processes:
             process.kill()
     assert [process.returncode for process in processes] == [0, 0], said
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        found = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for free in found:
-            free.bind(("127.0.0.1", 0))
-        return [int(free.getsockname()[1]) for free in found]
 
 
 def assert_alike(found: Path, expected: Path, tolerance: float) -> None:

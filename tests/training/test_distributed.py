@@ -118,7 +118,9 @@ def test_a_loss_that_is_no_number_in_one_process_ends_all(both: Path) -> None:
     assert "the loss is nan at step 4 " in said[0]
 
 
-def test_the_whole_command(tiny: Path, rectool: Callable[..., Any], tmp_path: Path) -> None:
+def test_the_whole_command(
+    tiny: Path, rectool: Callable[..., Any], free_ports: Callable[[int], list[int]], tmp_path: Path
+) -> None:
     """Out of time, refused to one process, and finished by two: one artifact, equal to that of one process."""
     out, alone = tmp_path / "out", tmp_path / "alone"
     words = ("train-cf", tiny, "--model", "sasrec", "--embedding-size", 8, "--heads", 2, "--dropout", 0)
@@ -135,11 +137,15 @@ def test_the_whole_command(tiny: Path, rectool: Callable[..., Any], tmp_path: Pa
         "--learning-rate",
         0.01,
     )
-    launcher = ("accelerate.commands.launch", "--multi_gpu", "--num_processes", 2, "--num_machines", 1)
-    launcher = (*launcher, "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", 0, "-m")
+    ports = iter(free_ports(2))
+
+    def launched(*words: object) -> subprocess.CompletedProcess[str]:
+        launcher = ("accelerate.commands.launch", "--multi_gpu", "--num_processes", 2, "--num_machines", 1)
+        launcher = (*launcher, "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", next(ports))
+        return together(*launcher, "-m", "rectool", *words)
 
     two = (*words, "--batch-size", 8, "--device", "cpu", "--out", out)
-    done = together(*launcher, "rectool", *two, "--checkpoint-minutes", 0.0001, "--max-time", "1s")
+    done = launched(*two, "--checkpoint-minutes", 0.0001, "--max-time", "1s")
     assert done.returncode != 0
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1, done.stderr
@@ -151,7 +157,7 @@ def test_the_whole_command(tiny: Path, rectool: Callable[..., Any], tmp_path: Pa
     assert refused.code == 2
     assert "--resume: world_size was 2, is 1; " in refused.error
 
-    done = together(*launcher, "rectool", *two, "--resume")
+    done = launched(*two, "--resume")
     assert done.returncode == 0, done.stderr
     assert done.stderr.count(f"going on from the checkpoint of step {step}") == 1
     made = open_artifact(out, "cf", verify=True)
