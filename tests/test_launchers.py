@@ -29,11 +29,15 @@ DOCUMENTED = (Path(__file__).parents[1] / "docs/processes.md").read_text(encodin
 
 
 @pytest.fixture(scope="module")
-def lines() -> dict[str, list[str]]:
-    """The launchers of the documented lines, by name."""
+def lines(free_ports: Callable[[int], list[int]]) -> dict[str, list[str]]:
+    """The launchers of the documented lines, by name; with a port of their own, since torch 2.4 knows no other."""
+    [port] = free_ports(1)
     found = re.findall(r"^((?:accelerate|torchrun) .*) -m rectool ", DOCUMENTED, re.MULTILINE)
     bin = Path(sys.executable).parent
-    return {name: [str(bin / name), *words] for name, *words in map(shlex.split, found)}
+    own = {"0": str(port)}
+    return {
+        name: [str(bin / name), *(own.get(word, word) for word in words)] for name, *words in map(shlex.split, found)
+    }
 
 
 @pytest.fixture
