@@ -117,7 +117,7 @@ def main() -> NoReturn:
     console.tolerate()
     debug = "--debug" in sys.argv
     try:
-        _refuse_undecodable(sys.argv)
+        _refuse_unreadable(sys.argv)
         code = app(prog_name="rectool", standalone_mode=False)
         if code == INTERRUPTED:  # Typer keeps the interrupt to itself and returns this
             raise KeyboardInterrupt
@@ -147,8 +147,10 @@ def main() -> NoReturn:
     processes.end(code if isinstance(code, int) else 0)
 
 
-def _refuse_undecodable(arguments: list[str]) -> None:
+def _refuse_unreadable(arguments: list[str]) -> None:
     for argument in arguments:
+        if "\0" in argument:  # older versions of Typer ask the system for such a path
+            raise RectoolError(f"{argument!a} has a null character, which no path can have; leave it out")
         try:
             argument.encode()
         except UnicodeEncodeError:

@@ -174,6 +174,7 @@ def test_things_in_the_wrong_order(line: str, said: str, refused: Callable[..., 
         ("/", "/ exists and is not a rectool artifact"),
         (".", "exists and is not a rectool artifact"),
         ("x" * 300, "File name too long"),
+        ("a\x00b", "null"),
     ],
 )
 def test_an_out_that_cannot_be(out: str, said: str, refused: Callable[..., str]) -> None:

@@ -58,7 +58,7 @@ def kept(config: Any, lora: Lora, tokens: int, *, checkpointing: bool) -> int:
 @pytest.mark.parametrize("given", [{}, {"dropout": 0.0}, {"target_modules": "all"}, {"full": True}])
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "mistral", "gpt2"])
 def test_what_a_token_adds_in_each_layer(architecture: str, given: dict[str, Any], checkpointing: bool) -> None:
-    """Hardly less than is kept (of which torch 2.4 has 6% more), and not much more; by what layers and tokens add."""
+    """Hardly less than is kept, and not much more; measured as what more layers and tokens add."""
     lora = Lora(**given)
     deep, flat = shape(architecture, 3), shape(architecture, 1)
     measured = sum(
@@ -69,7 +69,8 @@ def test_what_a_token_adds_in_each_layer(architecture: str, given: dict[str, Any
         sign * setup_of(config, lora).bytes(tokens, checkpointing)
         for sign, config, tokens in ((1, deep, 128), (-1, deep, 64), (-1, flat, 128), (1, flat, 64))
     )
-    assert 0.93 * measured <= estimated <= 1.35 * measured
+    least = 0.93 if torch.__version__.startswith("2.4.") else 0.97  # that version keeps more
+    assert least * measured <= estimated <= 1.35 * measured
 
 
 def test_tiny_llama() -> None:
