@@ -56,7 +56,7 @@ sasrec() {
   local name=$1
   shift
   made "$name" train-cf --model sasrec --task next-item --loss full-softmax --embedding-size 64 --max-length 10 \
-    --optimizer adam --learning-rate 1e-3 --batch-size 256 --dropout 0.5 --epochs 100 --patience 5 "$@"
+    --optimizer adam --learning-rate 1e-3 --batch-size 256 --dropout 0.5 --epochs "$EPOCHS" --patience 5 "$@"
 }
 
 # ranked NAME [MODEL FLAGS...]: the place of each test row's item among all items (section 5.1.3: K is 5 and 10).

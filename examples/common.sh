@@ -4,7 +4,9 @@
 #   LLM   a name on the Hugging Face hub or a folder;    NOUN  what prompts call items, such as movies
 #         by default a small one made of the data set    SEED  of everything
 #   TUNE  how adapters are tuned, JOIN  how soft tokens are: flags, instead of those below
-#   SMALL=yes  LLM is such a small one                   RESULTS  where results go, by default to OUT as well
+#   EPOCHS  of SASRec, at most                           RESULTS  where results go, by default to OUT as well
+#   SMALL=yes  LLM is such a small one                   TABLES=no  no table of the recipe's own
+#   ONLY  a command, such as train-cf: its stages alone, to make them earlier or on another machine
 #   UNTIL      a time as date +%s says it: then stop, with a checkpoint and exit code 75; the same command goes on
 #
 # On a GPU, say: DATA=data/ml-1m LLM=TinyLlama/TinyLlama-1.1B-Chat-v1.0 NOUN=movies bash examples/sasrecllm.sh
@@ -16,6 +18,7 @@ RESULTS=${RESULTS:-$OUT/results}
 NOUN=${NOUN:-items}
 SEED=${SEED:-0}
 SMALL=${SMALL:-}
+EPOCHS=${EPOCHS:-100}
 
 if [ -z "${DATA:-}" ]; then
   DATA=$OUT/data
@@ -46,10 +49,16 @@ work() {
   rectool "$@" --update ${flags[@]+"${flags[@]}"}
 }
 
+# partly: are some stages left out?
+partly() {
+  [ -n "${ONLY:-}" ]
+}
+
 # made NAME COMMAND FLAGS...: a stage on the data set.
 made() {
   local name=$1 command=$2
   shift 2
+  [ "${ONLY:-$command}" = "$command" ] || return 0
   echo "$name"
   work "$command" "$DATA" --out "$OUT/models/$name" --seed "$SEED" "$@"
 }
@@ -63,13 +72,15 @@ worded() {
 rated() {
   local name=$1
   shift
+  [ "${ONLY:-eval}" = eval ] || return 0
   [ $# -gt 0 ] || set -- "$OUT/models/$name"
   work eval "$DATA" "$@" --out "$RESULTS/$name"
 }
 
-# compared NAME BASELINE OTHERS...: results side by side.
+# compared NAME BASELINE OTHERS...: results side by side, the recipe's table.
 SHOWN=(--metrics auc,uauc,log_loss --groups all,warm,cold,cold-item)
 compared() {
+  if [ "${TABLES:-yes}" = no ] || partly; then return; fi
   local name=$1 baseline=$2
   shift
   rectool compare "${@/#/$RESULTS/}" --baseline "$RESULTS/$baseline" "${SHOWN[@]}" --out "$OUT/compared/$name" --update

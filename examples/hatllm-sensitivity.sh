@@ -35,4 +35,4 @@ for LLM in ${LLMS:-}; do
 done
 
 compared hatllm-sensitivity "${names[@]}"
-rectool plot sensitivity "${names[@]/#/$RESULTS/}" --out "$OUT/figures/sensitivity" --update
+partly || rectool plot sensitivity "${names[@]/#/$RESULTS/}" --out "$OUT/figures/sensitivity" --update

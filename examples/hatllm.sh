@@ -21,5 +21,5 @@ for name in popularity markov sasrec; do ranked "$name"; done
 compared hatllm bigrec popularity markov sasrec hatllm
 
 # Section 3, figure 2: attention inside items and across them, before tuning, after it, and with masks.
-rectool plot attention --within-across "$DATA" "$OUT/models/bigrec" "$OUT/models/hatllm" --llm "$LLM" --rows 200 \
+partly || rectool plot attention --within-across "$DATA" "$OUT/models/bigrec" "$OUT/models/hatllm" --llm "$LLM" --rows 200 \
   --out "$OUT/figures/attention" --update

@@ -6,6 +6,7 @@
 OUT ?= runs/papers-next
 NOUN ?= items
 SEED ?= 0
+EPOCHS ?= 100
 SHELL := bash
 
 # Without DATA or LLM both are made here.
@@ -61,7 +62,7 @@ $(call model,markov): $(dataset)
 	$(call made,train-cf) --model markov $(NEXT)
 $(call model,sasrec): $(dataset)
 	$(call made,train-cf) --model sasrec $(NEXT) --loss full-softmax --embedding-size 64 --max-length 10 \
-	  --optimizer adam --learning-rate 1e-3 --batch-size 256 --dropout 0.5 --epochs 100 --patience 5
+	  --optimizer adam --learning-rate 1e-3 --batch-size 256 --dropout 0.5 --epochs $(EPOCHS) --patience 5
 
 # Titles alone.
 $(call model,hatllm): $(dataset) $(backbone)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole story, offline, in ten to fifteen minutes on two cores: what ratings know, what a language model reads in
+# The whole story, offline, in seven to ten minutes on two cores: what ratings know, what a language model reads in
 # titles, what both know together, and what comes next. It ends in one report. Run it with: make quickstart
 #
 #   DATA  a data set that prep made, and LLM, a name on the Hugging Face hub or a folder: without them both are made here,
@@ -20,7 +20,7 @@ chapter() {
 # next_item: the last chapter's stages, by the language model NEXT_LLM.
 next_item() {
   [ "$NEXT_LLM" = "$LLM" ] ||
-    rectool prep backbone "$SEQUENCES" --prompt hatllm --exercises 5000 --out "$NEXT_LLM" --update
+    rectool prep backbone "$SEQUENCES" --prompt hatllm --exercises 3000 --out "$NEXT_LLM" --update
   RESULTS=$OUT/results/next OUT=$OUT/next DATA=$SEQUENCES LLM=$NEXT_LLM TUNE=${NEXT:-} EXCLUDE=history \
     bash "$HERE/hatllm.sh"
 }
@@ -38,27 +38,31 @@ rectool inspect "$DATA"
 
 beside=
 if [ -z "${LLM:-}" ]; then
-  # Smaller than in the recipes by themselves, which tell more: about half of the exercises in smaller steps, fewer steps
-  # of everything.
+  # Smaller than in the recipes by themselves, which tell more: fewer exercises in smaller steps, fewer steps of
+  # everything, and one table for all of them, at the end.
   LLM=$OUT/nano NEXT_LLM=$OUT/nano-next
-  export SMALL=yes
-  export TUNE="--learning-rate 3e-3 --batch-size 64 --steps 300 --validate-steps 300 --validate-rows 1000"
-  export JOIN="--learning-rate 1e-3 --batch-size 64 --steps 150 --validate-steps 150 --validate-rows 1000"
-  NEXT="--learning-rate 2e-3 --batch-size 64 --steps 150 --validate-steps 150 --validate-rows 1000"
+  export SMALL=yes EPOCHS=40 TABLES=no
+  export TUNE="--learning-rate 1.5e-3 --batch-size 64 --steps 200 --validate-steps 200 --validate-rows 1000"
+  export JOIN="--learning-rate 1e-3 --batch-size 64 --steps 80 --validate-steps 80 --validate-rows 1000"
+  NEXT="--learning-rate 2e-3 --batch-size 64 --steps 120 --validate-steps 120 --validate-rows 1000 --history 5"
 
-  # The last chapter needs nothing of those before it. Models as small as these keep one core busy and hardly a second.
+  # The last chapter needs nothing of those before it, and what learns of ratings alone needs no language model. Models as
+  # small as these keep one core busy and hardly a second.
   cores=$(getconf _NPROCESSORS_ONLN)
   export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(((cores + 1) / 2))}
-  chapter "What comes next is the last chapter. It is made beside all others, from now on; its words go to $OUT/next.log"
+  chapter "What comes next is the last chapter. It is made beside all others, from now on; its words go to $OUT/beside.log"
   mkdir -p "$OUT"
   set -m # a process group of its own, which ends with this script
-  next_item >"$OUT/next.log" 2>&1 &
+  {
+    for recipe in sasrecllm sella-rec; do ONLY=train-cf bash "$HERE/$recipe.sh"; done
+    next_item
+  } >"$OUT/beside.log" 2>&1 &
   beside=$!
   set +m
   trap 'kill -- "-$beside" 2>/dev/null || true' EXIT
 
   chapter "A language model of 0.9 million parameters learns to read lists of titles. Nobody tells it who likes what."
-  rectool prep backbone "$DATA" --exercises 16000 --batch-size 512 --out "$LLM" --update
+  rectool prep backbone "$DATA" --exercises 12000 --batch-size 512 --out "$LLM" --update
 fi
 NEXT_LLM=${NEXT_LLM:-$LLM}
 
@@ -76,7 +80,7 @@ chapter "What comes next: HatLLM's masks, against the same model without (bigrec
 if [ -z "$beside" ]; then
   next_item
 elif ! wait "$beside"; then
-  cat "$OUT/next.log" >&2
+  cat "$OUT/beside.log" >&2
   exit 1
 fi
 

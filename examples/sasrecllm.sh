@@ -7,10 +7,10 @@ source "$(dirname "$0")/common.sh"
 # learning rate 1e-2 with a schedule. First the next item, as there; then, from those item embeddings, whether users like
 # them, so that it can stand in the table by itself.
 made sasrec-next train-cf --model sasrec --task next-item --loss bce --embedding-size 64 --layers 2 --heads 4 \
-  --max-length 25 --dropout 0.2 --optimizer adam --learning-rate 1e-2 --schedule cosine --batch-size 1028 --epochs 100
+  --max-length 25 --dropout 0.2 --optimizer adam --learning-rate 1e-2 --schedule cosine --batch-size 1028 --epochs "$EPOCHS"
 made sasrec train-cf --model sasrec --init-items "$OUT/models/sasrec-next" --embedding-size 64 --layers 2 --heads 4 \
   --max-length 25 --dropout 0.2 --optimizer adam --learning-rate 1e-3 --schedule cosine --batch-size 1028 \
-  --epochs 100 --metric uauc
+  --epochs "$EPOCHS" --metric uauc
 
 # Stage 1b, section 3.2.1: LoRA alone on prompts without the two places, TALLRec's r 8, alpha 16, dropout 0.05 on queries
 # and values; early stopping on validation.

@@ -19,6 +19,7 @@ SCRIPTS = sorted(path.name for path in EXAMPLES.glob("*.sh") if not path.name.st
 RECIPES = ["quickstart.sh", *(name for name in SCRIPTS if '")/common' in (EXAMPLES / name).read_text())]
 VARIABLES = str.split("""
     DATA LLM OUT SEED NOUN PROMPT RATE MASK SHALLOW DEEP LLMS SMALL TUNE JOIN NEXT RESULTS UNTIL EXCLUDE SEQUENCES
+    EPOCHS TABLES ONLY
 """)
 RATED = "sasrecllm", "sella-rec", "collm", "tallrec", "personprompt"
 RANKED = "hatllm", "bigrec", "e4srec", "llara"
@@ -106,6 +107,17 @@ def test_the_quickstart_takes_the_recipes_stages(environment: dict[str, str], tm
         assert found[out] == words
 
 
+@pytest.mark.parametrize("command", ["train-cf", "tune-lora", "eval"])
+@pytest.mark.parametrize("script", RECIPES[1:])
+def test_recipes_make_the_stages_of_one_command_alone(
+    script: str, command: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    own = {**environment, "DATA": "data/own", "LLM": "some/model"}
+    every = written(script, own, tmp_path)
+    expected = [line for line in every if line.startswith(f"rectool {command} ")]
+    assert written(script, {**own, "ONLY": command}, tmp_path, least=0) == expected
+
+
 @pytest.mark.parametrize("until", [2_000_000_000, 1_000_000_000])
 def test_recipes_stop_when_time_is_up(until: int, environment: dict[str, str], tmp_path: Path) -> None:
     lines = written("sella-rec.sh", {**environment, "UNTIL": str(until)}, tmp_path)
@@ -136,14 +148,14 @@ def test_the_quickstart_runs(
     assert outcome.stdout.count("best reachable") > 1
 
 
-def written(script: str, environment: dict[str, str], folder: Path) -> list[str]:
-    """The commands that a script runs."""
+def written(script: str, environment: dict[str, str], folder: Path, least: int = 1) -> list[str]:
+    """The commands that a script runs, so many at least."""
     done = subprocess.run(["bash", EXAMPLES / script], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     kept = Path(environment["WRITTEN"])
-    lines = kept.read_text().splitlines()
-    kept.unlink()
-    assert lines
+    lines = kept.read_text().splitlines() if kept.exists() else []
+    kept.unlink(missing_ok=True)
+    assert len(lines) >= least
     return lines
 
 

@@ -17,12 +17,18 @@ from rectool.training.byte_pairs import byte_pairs
 
 def test_texts_become_tokens_between_a_beginning_and_an_end() -> None:
     made = byte_pairs(["one two three"] * 3, 512, words=corpus.WORDS, context=CONTEXT)
-    rows = backbone.tokenised(made, ["one two", "", "x" * 3000])
-    for row, text in enumerate(("one two", "")):
+    read = [("one", " two"), ("", "one two"), ("", ""), ("x" * 100, "x" * 3000), ("x" * 3000, " two")]
+    texts = backbone.tokenised(made, [corpus.Exercise(*each) for each in read])
+    rows = texts.tokens
+    for row, (given, learned) in enumerate(read[:3]):
         own = rows.ids[rows.offsets[row] : rows.offsets[row + 1]].tolist()
-        assert own == [*made.encode(text), made.eos_token_id]
-    assert rows.lengths.tolist()[2] == CONTEXT
-    assert rows.ids[-1] == made.eos_token_id
+        assert own == [*made.encode(given + learned), made.eos_token_id]
+        assert texts.first[row] == len(made.encode(given))
+        assert made.decode(own[texts.first[row] : -1]) == learned
+    assert rows.lengths.tolist()[3:] == [CONTEXT, CONTEXT]
+    assert texts.first.tolist()[3:] == [101, CONTEXT - 1]
+    assert texts.targets.min() == 1
+    assert rows.ids[rows.offsets[1:] - 1].tolist() == [made.eos_token_id] * 5
 
 
 @pytest.mark.parametrize(("size", "least", "most"), [("nano", 0.4e6, 1.2e6), ("micro", 3e6, 8e6), ("mini", 14e6, 30e6)])
@@ -64,7 +70,7 @@ def test_a_prompt_words_half_of_the_later_exercises_and_is_in_the_vocabulary(dat
     plain = backbone.written(dataset, Small(exercises=100), seed=0)
     worded = backbone.written(dataset, Small(exercises=100, prompt=str(own), noun="games"), seed=0)
     assert worded.chapters[0] == plain.chapters[0]
-    assert [text.startswith("Wherefore games ") for text in worded.chapters[1]] == [True] * 30 + [False] * 30
+    assert [text.given.startswith("Wherefore games ") for text in worded.chapters[1]] == [True] * 30 + [False] * 30
     assert any("Wherefore" in text for text in worded.vocabulary)
 
 

@@ -41,9 +41,10 @@ def test_lists_are_written_as_prompts_write_them(dataset: Dataset) -> None:
     assert len(found) == sum(-(-len(items) // corpus.LIST_TITLES) for items in histories)
 
 
-def asked(text: str, after: str) -> tuple[list[str], list[tuple[str, str]], list[tuple[str, str]]]:
+def asked(exercise: corpus.Exercise, after: str) -> tuple[list[str], list[tuple[str, str]], list[tuple[str, str]]]:
     """The titles that an exercise lists, and what it asks of words and of titles, with the answers."""
-    listed, _, questions = text.partition('". ')
+    listed, questions = exercise.given.removesuffix('".'), exercise.learned
+    assert questions.startswith(" ")
     words = re.findall(rf'([^\s"]+){re.escape(after)} (Yes|No)\.', re.sub(r'"[^"]*"\? (Yes|No)\.', "", questions))
     return listed[1:].split('", "'), words, re.findall(r'"([^"]*)"\? (Yes|No)\.', questions)
 
@@ -95,10 +96,11 @@ def test_exercises_are_worded_like_a_prompt_and_end_in_a_title_that_is_like_the_
     titles_with = Counter(word for item in known for word in set(titles[item].split()))
     common = {word for word, count in titles_with.items() if count > corpus.COMMON * len(known)}
     shared = {"answer": 0.0, "any": 0.0}
-    for text in found:
-        matched = re.fullmatch(r"Of games: (<.+>)\nNext: \[(.+)\]", text)
-        assert matched is not None, text
-        listed, answer = matched[1][1:-1].split("> & <"), matched[2]
+    for given, learned in found:
+        asking, answering = re.fullmatch(r"Of games: (<.+>)\nNext:", given), re.fullmatch(r" \[(.+)\]", learned)
+        assert asking is not None, given
+        assert answering is not None, learned
+        listed, answer = asking[1][1:-1].split("> & <"), answering[1]
         assert corpus.EXERCISE_TITLES[0] <= len(listed) <= corpus.EXERCISE_TITLES[1]
         assert {*listed, answer} <= told
         for which, candidates in (("answer", [answer]), ("any", sorted(told))):

@@ -12,26 +12,30 @@ from transformers import AutoModelForCausalLM
 
 from rectool.prompts.tokens import TokenRows
 from rectool.training.byte_pairs import BEGIN, byte_pairs
-from rectool.training.language import LanguageObjective
+from rectool.training.language import LanguageObjective, Texts
 from rectool.training.token_parts import TokenParts
 
 ROWS = TokenRows(np.arange(1, 28, dtype=np.int32), np.array([0, 9, 11, 27]))
+TEXTS = Texts(ROWS, np.ones(3, np.int64))
 
 
-def test_the_loss_is_the_sum_of_the_models_own_losses(tiny_llm: Callable[..., Path]) -> None:
+@pytest.mark.parametrize("first", [(1, 1, 1), (8, 1, 5)])
+def test_the_loss_is_the_sum_of_the_models_own_losses(first: tuple[int, ...], tiny_llm: Callable[..., Path]) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_llm(), dtype=torch.float32)
-    objective = LanguageObjective(model, ROWS, ROWS, TokenParts(12), torch.device("cpu"))
-    expected = torch.zeros(())
-    for place in range(3):
+    texts = Texts(ROWS, np.array(first))
+    objective = LanguageObjective(model, texts, texts, TokenParts(12), torch.device("cpu"))
+    expected, everything = torch.zeros(()), np.arange(3)
+    for place in everything:
         ids = torch.from_numpy(ROWS.padded(np.array([place]))[0])
-        expected = expected + model(input_ids=ids, labels=ids).loss * (ids.shape[1] - 1)
-    everything = np.arange(3)
-    assert objective.targets(everything) == 27 - 3
+        labels = ids.masked_fill(torch.arange(ids.shape[1]) < first[place], -100)
+        expected = expected + model(input_ids=ids, labels=labels).loss * (ids.shape[1] - first[place])
+    targets = 27 - sum(first)
+    assert objective.targets(everything) == targets
     parts = objective.parts(everything, 1)
     assert sorted(np.concatenate(parts)) == [0, 1, 2]
     torch.testing.assert_close(sum(objective.loss(part) for part in parts), expected, rtol=1e-5, atol=1e-5)
     with torch.no_grad():
-        assert objective.validate()["loss"] == pytest.approx(float(expected) / 24, rel=1e-5)
+        assert objective.validate()["loss"] == pytest.approx(float(expected) / targets, rel=1e-5)
     (whole,) = torch.autograd.grad(objective.loss(everything), [model.lm_head.weight])
     (naive,) = torch.autograd.grad(expected, [model.lm_head.weight])
     torch.testing.assert_close(whole, naive, rtol=1e-4, atol=1e-5)
@@ -39,9 +43,9 @@ def test_the_loss_is_the_sum_of_the_models_own_losses(tiny_llm: Callable[..., Pa
 
 def test_an_epoch_reads_one_chapter_after_the_other(tiny_llm: Callable[..., Path]) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_llm(), dtype=torch.float32)
-    tokens = TokenRows(np.arange(200, dtype=np.int32), np.arange(0, 201, 2))
+    texts = Texts(TokenRows(np.arange(200, dtype=np.int32), np.arange(0, 201, 2)), np.ones(100, np.int64))
     chapters = np.arange(100) % 2
-    objective = LanguageObjective(model, tokens, ROWS, TokenParts(12), torch.device("cpu"), chapters)
+    objective = LanguageObjective(model, texts, TEXTS, TokenParts(12), torch.device("cpu"), chapters)
     batches = objective.batches(8, (0, 1))
     assert sorted(np.concatenate(batches)) == list(range(100))
     read = [chapters[batch] for batch in batches]
@@ -50,8 +54,8 @@ def test_an_epoch_reads_one_chapter_after_the_other(tiny_llm: Callable[..., Path
 
 def test_no_texts_aside_measure_nothing(tiny_llm: Callable[..., Path]) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_llm(), dtype=torch.float32)
-    nothing = TokenRows(np.empty(0, np.int32), np.zeros(1, np.int64))
-    assert LanguageObjective(model, ROWS, nothing, TokenParts(12), torch.device("cpu")).validate() == {}
+    nothing = TEXTS.take(np.arange(0))
+    assert LanguageObjective(model, TEXTS, nothing, TokenParts(12), torch.device("cpu")).validate() == {}
 
 
 def test_a_tokenizer_from_texts_knows_its_words_and_encodes_anything(tmp_path: Path) -> None:

@@ -110,6 +110,21 @@ def test_weight_decay(optimizer: Any, points: Any) -> None:
     assert float(left) == pytest.approx((1 - 0.001) ** 4 if optimizer == "adamw" else 1 - 4 * 0.01, rel=1e-4)
 
 
+@pytest.mark.parametrize("beta2", [0.999, 0.5])
+def test_adam_forgets_squared_gradients_at_the_rate_asked_for(beta2: float, points: Any) -> None:
+    """Against Adam's formulas (Kingma and Ba 2015, algorithm 1), step by step."""
+    objective = points()
+    value, mean, square = objective.module.point.detach().double().clone(), torch.zeros(3), torch.zeros(3)
+    fit(objective, replace(PLAIN, steps=4, beta2=beta2), RUN)
+    for step, samples in enumerate(objective.seen, 1):
+        counts = torch.from_numpy(objective.counts[samples])
+        distances = value - objective.points[samples].double()
+        gradient = 2 * (distances * counts[:, None]).sum(0) / counts.sum()
+        mean, square = 0.9 * mean + 0.1 * gradient, beta2 * square + (1 - beta2) * gradient**2
+        value -= 0.1 * (mean / (1 - 0.9**step)) / ((square / (1 - beta2**step)).sqrt() + 1e-8)
+    torch.testing.assert_close(objective.module.point.detach().double(), value, rtol=1e-5, atol=1e-5)
+
+
 # Rates
 
 

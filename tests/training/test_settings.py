@@ -142,6 +142,8 @@ def test_numbers_that_make_no_sense(given: dict[str, Any], said: str) -> None:
         ({"learning_rate": -1.0}, "--learning-rate -1.0 must be at least 0"),
         ({"learning_rate": math.nan}, "--learning-rate nan must be a number, at least 0"),
         ({"weight_decay": math.inf}, "--weight-decay inf must be a number, at least 0"),
+        ({"beta2": 1.0}, "--beta2 1.0 must be at least 0 and below 1"),
+        ({"beta2": math.nan}, "--beta2 nan must be at least 0 and below 1"),
         ({"clip": -1.0}, "--clip -1.0 must be at least 0"),
         ({"patience": -1}, "--patience -1 must be at least 0"),
         ({"warmup": 1.5}, "--warmup 1.5 is a share of the steps, from 0 to 1"),

@@ -24,11 +24,12 @@ from rectool.llm.files import hushed
 from rectool.prompts import template
 from rectool.prompts.template import Template
 from rectool.prompts.tokenizer import Tokenizer
-from rectool.prompts.tokens import TokenRows, bounds, within
+from rectool.prompts.tokens import TokenRows, bounds, side_by_side, within
 from rectool.training import corpus, loop
 from rectool.training.backbone_settings import CONTEXT, Pretraining, Small
 from rectool.training.byte_pairs import byte_pairs
-from rectool.training.language import LanguageObjective
+from rectool.training.corpus import Exercise
+from rectool.training.language import LanguageObjective, Texts
 from rectool.training.llm_way import BATCH_TOKENS
 from rectool.training.report import report
 from rectool.training.run import Run
@@ -50,16 +51,16 @@ COPIES = 6
 
 
 @dataclass(frozen=True)
-class Texts:
+class Reading:
     """What a backbone is made from.
 
     Attributes:
         vocabulary: texts that the tokenizer is learned from.
-        chapters: texts that the model reads, one chapter after the other.
+        chapters: what the model reads, one chapter after the other.
     """
 
     vocabulary: list[str]
-    chapters: tuple[list[str], list[str]]
+    chapters: tuple[list[Exercise], list[Exercise]]
 
 
 def estimate(dataset: Dataset, small: Small, fit: Pretraining) -> Plan:
@@ -90,21 +91,21 @@ def make(draft: Draft, dataset: Dataset, small: Small, fit: Pretraining, run: Ru
         Stopped: with a checkpoint.
     """
     run = replace(run, metric=METRIC)
-    texts = written(dataset, small, run.seed)
+    reading = written(dataset, small, run.seed)
     vocabulary = small.vocabulary or small.shape.vocabulary
-    made = byte_pairs(texts.vocabulary, vocabulary, words=corpus.WORDS, context=CONTEXT)
-    tokens = tokenised(made, [text for chapter in texts.chapters for text in chapter])
-    chapters = np.repeat(np.arange(len(texts.chapters)), [len(chapter) for chapter in texts.chapters])
+    made = byte_pairs(reading.vocabulary, vocabulary, words=corpus.WORDS, context=CONTEXT)
+    texts = tokenised(made, [text for chapter in reading.chapters for text in chapter])
+    chapters = np.repeat(np.arange(len(reading.chapters)), [len(chapter) for chapter in reading.chapters])
     model = initialised(small, made, run.seed).to(run.device)
     last = np.flatnonzero(chapters == chapters[-1])
     aside = min(fit.validate_rows or len(last), int(HELD_OUT * len(last)))
     chosen = np.sort(np.random.default_rng(run.seed).choice(last, aside, replace=False))
-    kept = np.delete(np.arange(len(tokens)), chosen)
-    read, held_out = tokens.take(kept), tokens.take(chosen)
+    kept = np.delete(np.arange(len(texts)), chosen)
+    read, held_out = texts.take(kept), texts.take(chosen)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     console.say(
         f"a {small.size} model of {parameters:,} parameters and {len(made):,} tokens reads {len(read):,} texts of "
-        f"{read.lengths.sum():,} tokens; it is for trying things offline, and knows nothing but this data set"
+        f"{read.tokens.lengths.sum():,} tokens; it is for trying things offline, and knows nothing but this data set"
     )
     parts = TokenParts(BATCH_TOKENS[run.device.type])
     objective = LanguageObjective(model, read, held_out, parts, run.device, chapters[kept])
@@ -121,14 +122,14 @@ def make(draft: Draft, dataset: Dataset, small: Small, fit: Pretraining, run: Ru
         parameters=parameters,
         vocabulary=len(made),
         texts=len(read),
-        tokens=int(read.lengths.sum()),
+        tokens=int(read.tokens.lengths.sum()),
         loss=loss,
         perplexity=None if loss is None else round(math.exp(loss), 4),
     )
     report(draft, run, fitted)
 
 
-def written(dataset: Dataset, small: Small, seed: int) -> Texts:
+def written(dataset: Dataset, small: Small, seed: int) -> Reading:
     """The texts of a data set, and the tokenizer's.
 
     Raises:
@@ -155,7 +156,8 @@ def written(dataset: Dataset, small: Small, seed: int) -> Texts:
     second += corpus.title_exercises(dataset, histories, others, seed)
     said = [part for each in templates for part in each.parts if isinstance(part, str)]
     copies = math.ceil(FRAMES * sum(map(len, [*items, *lists])) / sum(map(len, said)))
-    return Texts([*items, *lists, *said * copies], ([*items, *lists, *first], second))
+    whole = [Exercise("", text) for text in (*items, *lists)]
+    return Reading([*items, *lists, *said * copies], ([*whole, *first], second))
 
 
 def asked(prompt: str) -> Template:
@@ -172,17 +174,22 @@ def asked(prompt: str) -> Template:
     return found.filled(())
 
 
-def tokenised(made: PreTrainedTokenizerFast, texts: Sequence[str]) -> TokenRows:
+def tokenised(made: PreTrainedTokenizerFast, texts: Sequence[Exercise]) -> Texts:
     """Texts between a token that begins and one that ends them, cut to what the model reads."""
-    encoded = Tokenizer(made).encode(texts)
-    offsets = bounds(encoded.lengths)
-    lengths = np.minimum(encoded.lengths, CONTEXT - 2)
-    ends = bounds(lengths + 2)
-    ids = np.full(int(ends[-1]), made.eos_token_id, np.int32)
-    ids[ends[:-1]] = made.bos_token_id
-    place = within(lengths)
-    ids[np.repeat(ends[:-1] + 1, lengths) + place] = encoded.ids[np.repeat(offsets[:-1], lengths) + place]
-    return TokenRows(ids, ends)
+    tokenizer = Tokenizer(made)
+    given = tokenizer.encode([text.given for text in texts])
+    learned = tokenizer.encode([text.learned for text in texts])
+    one = np.ones(len(texts), np.int64)
+    begin, end = (np.full(len(texts), token, np.int32) for token in (made.bos_token_id, made.eos_token_id))
+    ids, offsets = side_by_side(
+        [(begin, one), (given.ids, given.lengths), (learned.ids, learned.lengths), (end, one)],
+        given.lengths + learned.lengths + 2,
+    )
+    lengths = np.minimum(np.diff(offsets), CONTEXT)
+    ends = bounds(lengths)
+    kept = ids[np.repeat(offsets[:-1], lengths) + within(lengths)]
+    kept[ends[1:] - 1] = made.eos_token_id
+    return Texts(TokenRows(kept, ends), np.minimum(1 + given.lengths, lengths - 1))
 
 
 def configured(small: Small, vocabulary: int) -> LlamaConfig:

@@ -74,6 +74,7 @@ class Pretraining(Fit):
     epochs: int = setting(1, metavar="N", help="Passes over the texts, at most.")
     batch_size: int = setting(1024, metavar="N", help="Tokens per step and process.")
     optimizer: Literal["adam", "adamw"] = setting("adamw", help="adam couples weight decay to the gradient.")
+    beta2: float = setting(0.98, metavar="DECAY", help="How slowly Adam's mean of squared gradients forgets.")
     learning_rate: float = setting(2e-3, metavar="RATE", help="Its highest value.")
     warmup: float = setting(0.05, metavar="SHARE", help="Share of the steps in which the rate rises from 0.")
     schedule: Literal["constant", "cosine", "linear"] = setting("cosine", help="How the rate falls after that.")

@@ -5,13 +5,16 @@ and after each whether it stands in the list, or is like it. A few thousand list
 which a language model that has read books brings along: to find again what stands above. Exercises do, and they say
 nothing of what anybody likes beyond the list itself. Words come first: a model learns within minutes to find one again
 and say so at once, and only then to say so after a question mark, or of a whole title. A prompt that asks for the next
-item can be learned in the same way: the list in its words, and as its answer a title that is like the list.
+item can be learned in the same way: the list in its words, and as its answer a title that is like the list. Lists of
+exercises are drawn at random, so that there is nothing to learn of them: only what follows counts, and is learned in
+half of the time.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +35,13 @@ CANDIDATES = 8
 """Titles of which the one that is most or least like a list is asked for."""
 COMMON = 0.25
 """Of the titles that training knows: a word in more of them says nothing."""
+
+
+class Exercise(NamedTuple):
+    """A list that is only read, and what is learned after it."""
+
+    given: str
+    learned: str
 
 
 def item_texts(dataset: Dataset) -> list[str]:
@@ -75,7 +85,9 @@ def lists(dataset: Dataset, histories: Sequence[NDArray[np.int32]]) -> list[str]
     ]
 
 
-def word_exercises(dataset: Dataset, histories: Sequence[NDArray[np.int32]], count: int, seed: int) -> Iterator[str]:
+def word_exercises(
+    dataset: Dataset, histories: Sequence[NDArray[np.int32]], count: int, seed: int
+) -> Iterator[Exercise]:
     """Lists of titles, then words, and after each at once whether it stands in the list: `Stars Yes. Ghosts No.`
 
     Half of the words are drawn from the list, half from any title that training knows.
@@ -84,10 +96,12 @@ def word_exercises(dataset: Dataset, histories: Sequence[NDArray[np.int32]], cou
     random = np.random.default_rng((seed, 1))
     for part in _parts(histories, count, random):
         words = shelf.asked_words(part, WORDS_ASKED, random)
-        yield shelf.listed(part) + "".join(f" {word} {_answer(there)}." for word, there in words)
+        yield Exercise(shelf.listed(part), "".join(f" {word} {_answer(there)}." for word, there in words))
 
 
-def title_exercises(dataset: Dataset, histories: Sequence[NDArray[np.int32]], count: int, seed: int) -> Iterator[str]:
+def title_exercises(
+    dataset: Dataset, histories: Sequence[NDArray[np.int32]], count: int, seed: int
+) -> Iterator[Exercise]:
     """Lists of titles, then questions about words and about titles: `Stars? Yes. "The Silver Mill of Stars"? Yes.`
 
     Half of the titles are, of a few drawn at random, the one that shares a word with most of the list, half the one
@@ -98,11 +112,9 @@ def title_exercises(dataset: Dataset, histories: Sequence[NDArray[np.int32]], co
     for part in _parts(histories, count, random):
         words = shelf.asked_words(part, TITLE_WORDS_ASKED, random)
         titles = shelf.asked_titles(part, TITLES_ASKED, random)
-        yield (
-            shelf.listed(part)
-            + "".join(f" {word}? {_answer(there)}." for word, there in words)
-            + "".join(f' "{title}"? {_answer(alike)}.' for title, alike in titles)
-        )
+        about_words = "".join(f" {word}? {_answer(there)}." for word, there in words)
+        about_titles = "".join(f' "{title}"? {_answer(alike)}.' for title, alike in titles)
+        yield Exercise(shelf.listed(part), about_words + about_titles)
 
 
 def prompt_exercises(
@@ -113,7 +125,7 @@ def prompt_exercises(
     *,
     template: Template,
     noun: str,
-) -> Iterator[str]:
+) -> Iterator[Exercise]:
     """Lists of titles in the words of a prompt of task next-item, and its output: a title that is like the list.
 
     Of a few titles drawn at random it is the one that shares a word with most of the list, as in `title_exercises`.
@@ -129,7 +141,7 @@ def prompt_exercises(
         said = {"noun": noun, "history": template.separator.join(entries)}
         asked = "".join(each if isinstance(each, str) else said[each.name] for each in template.parts)
         title = shelf.like(part, True, random)
-        yield f"{asked}{'' if asked[-1].isspace() else ' '}{opened}{title}{closed}"
+        yield Exercise(asked, f"{'' if asked[-1].isspace() else ' '}{opened}{title}{closed}")
 
 
 def _parts(

@@ -56,6 +56,7 @@ class _Loop:
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
         self.optimizer = kind(
             [{"params": list(parameters.values()), "lr": rate} for rate, parameters in groups.items()],
+            betas=(0.9, settings.beta2),
             weight_decay=settings.weight_decay,
             fused=True,
         )

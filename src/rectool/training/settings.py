@@ -148,6 +148,9 @@ class Fit:
     batch_size: int = setting(1024, metavar="N", help="Targets per step and process.")
     accumulate: int = setting(1, metavar="N", help="Parts that a step's batch is computed in, one after the other.")
     optimizer: Literal["adam", "adamw"] = setting("adam", help="adam couples weight decay to the gradient.")
+    beta2: float = setting(
+        0.999, metavar="DECAY", help="How slowly Adam's mean of squared gradients forgets; SASRec's code has 0.98."
+    )
     learning_rate: float = setting(1e-3, metavar="RATE", help="Its highest value.")
     weight_decay: float = setting(0.0, metavar="RATE", help="Towards zero, of all parameters.")
     warmup: float = setting(0.0, metavar="SHARE", help="Share of the steps in which the rate rises from 0.")
@@ -171,6 +174,8 @@ class Fit:
         at_least(self, "epochs", self.fewest_epochs)
         for name in ("learning_rate", "weight_decay", "clip", "patience"):
             at_least(self, name, 0)
+        if not 0 <= self.beta2 < 1:
+            raise RectoolError(f"--beta2 {self.beta2} must be at least 0 and below 1")
         if not 0 <= self.warmup <= 1:
             raise RectoolError(f"--warmup {self.warmup} is a share of the steps, from 0 to 1")
         if not 0 < self.validate_epochs < float("inf"):
