@@ -29,7 +29,7 @@ types: $(VENV)/.rectool-dev
 	$(BIN)/mypy
 
 tests: $(VENV)/.rectool-dev
-	$(BIN)/python -m pytest -n auto --dist loadgroup $(PYTEST)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST)
 
 format: $(VENV)/.rectool-dev
 	$(BIN)/ruff check --fix .

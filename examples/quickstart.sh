@@ -52,9 +52,11 @@ if [ -z "${LLM:-}" ]; then
   export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(((cores + 1) / 2))}
   chapter "What comes next is the last chapter. It is made beside all others, from now on; its words go to $OUT/beside.log"
   mkdir -p "$OUT"
+  rm -f "$OUT/ratings-learned"
   set -m # a process group of its own, which ends with this script
   {
     for recipe in sasrecllm sella-rec; do ONLY=train-cf bash "$HERE/$recipe.sh"; done
+    touch "$OUT/ratings-learned"
     next_item
   } >"$OUT/beside.log" 2>&1 &
   beside=$!
@@ -63,6 +65,7 @@ if [ -z "${LLM:-}" ]; then
 
   chapter "A language model of 0.9 million parameters learns to read lists of titles. Nobody tells it who likes what."
   rectool prep backbone "$DATA" --exercises 12000 --batch-size 512 --out "$LLM" --update
+  while [ ! -e "$OUT/ratings-learned" ] && kill -0 "$beside" 2>/dev/null; do sleep 1; done
 fi
 NEXT_LLM=${NEXT_LLM:-$LLM}
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
 from rectool import __version__, cli
 
@@ -34,7 +33,7 @@ def commands() -> dict[str, Any]:
         if not hasattr(command, "commands"):
             found[words] = command
 
-    walk("rectool", typer.main.get_command(cli.app))
+    walk("rectool", cli.commands_of(cli.app))
     return found
 
 
@@ -151,7 +150,7 @@ def test_a_fault_of_ours_is_one_line_and_exit_code_1(rectool: Any, monkeypatch: 
     def broken(**_: object) -> int:
         raise ZeroDivisionError("split\nin two")
 
-    monkeypatch.setattr(cli, "app", broken)
+    monkeypatch.setattr(cli, "commands_of", lambda app: broken)
     outcome = rectool("inspect", "x")
     assert outcome.code == 1
     assert outcome.error == "ZeroDivisionError: split in two (a fault of rectool; --debug tells more)"

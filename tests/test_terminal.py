@@ -263,7 +263,7 @@ def test_an_interrupt_is_one_line() -> None:
 
     code = "import time\nfrom rectool import cli, console\n"
     code += "def work(**_):\n with console.progress('training', 10) as advance:\n  advance(1)\n  time.sleep(60)\n"
-    code += "cli.app = work\ncli.main()"
+    code += "cli.commands_of = lambda app: work\ncli.main()"
     shown = on_terminal([sys.executable, "-c", code], 80, then=interrupt)
     assert shown.code == 130
     assert shown.screen(80) == ["error: interrupted; no artifact was written"]

@@ -25,8 +25,6 @@ from safetensors.torch import load_file as load_torch
 from rectool.artifacts import folder, open_artifact
 from rectool.commands.options import Resumable
 
-pytestmark = pytest.mark.xdist_group("several-processes")  # what two processes made is made once
-
 Command = Callable[..., Any]
 SCRIPT = Path(__file__).with_name("several_commands.py")
 CF = "--embedding-size 8 --epochs 2 --learning-rate 0.01 --validate-rows 1"

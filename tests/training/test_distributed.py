@@ -44,9 +44,6 @@ TROUBLES: dict[str, dict[str, Any]] = {
 }
 
 
-pytestmark = pytest.mark.xdist_group("distributed")  # what two processes made is made once
-
-
 def together(*command: object) -> subprocess.CompletedProcess[str]:
     """Run a module in two processes."""
     words = [sys.executable, "-m", *map(str, command)]

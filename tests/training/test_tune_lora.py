@@ -39,9 +39,6 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-pytestmark = pytest.mark.xdist_group("tune-lora")  # what two processes made is made once
-
-
 @pytest.fixture(scope="module")
 def both(tiny: Path, tiny_llm: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes made of all cases: NAME-RANK."""
