@@ -39,7 +39,7 @@ BEGINNING, TITLES, END, ITEMS = 40, 10, 8, 20_000
 INNER = 688
 HAT = "in:2,or:*,cr:2"
 SHALLOW_AND_DEEP = ("in:2,or:*,cr:2", "in:2,or:*,cr:4", "cr:*")
-ISOLATED = ("in:6,cr:2", "in:6,or:2", "in:2,or:*,cr:2")
+ISOLATED = ("in:7,or:1", "in:6,cr:2", "in:6,or:2", "in:2,or:*,cr:2")
 
 Way = Callable[[], Tensor]
 

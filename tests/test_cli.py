@@ -156,6 +156,14 @@ def test_a_fault_of_ours_is_one_line_and_exit_code_1(rectool: Any, monkeypatch: 
     assert outcome.error == "ZeroDivisionError: split in two (a fault of rectool; --debug tells more)"
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_mistake_that_nobody_can_be_told_has_its_exit_code(tmp_path: Path) -> None:
+    """What a log on a full disk does not take must not look like a fault of rectool."""
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "rectool", "inspect", str(tmp_path / "nothing")], stderr=full)
+    assert done.returncode == 2
+
+
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "rectool", "inspect", str(tmp_path / "nothing")]
     plain = subprocess.run(command, capture_output=True, text=True)

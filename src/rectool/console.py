@@ -54,8 +54,7 @@ def say(message: str) -> None:
 
 def error(message: str) -> None:
     """One line on stderr, whatever the mode."""
-    sys.stderr.write(f"error: {printable(message)}\n")
-    sys.stderr.flush()
+    _write(sys.stderr, f"error: {printable(message)}\n")
 
 
 def result(value: Mapping[str, Any]) -> None:

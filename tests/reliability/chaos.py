@@ -158,6 +158,7 @@ class Chaos:
             now = self._standing(folder, name, before, found)
         assert now == NEW, f"seed {now} stands there in the end"
         left = {path.name for path in folder.iterdir()} - {"x"}
+        left |= {path.name for path in (folder / "x").glob(states.UNFINISHED)}
         if not is_calm:  # the last run died with all done, or could not remove its lock, which holds nobody up
             left.discard(".x.lock")
         assert not left, f"beside it are {sorted(left)}"

@@ -9,6 +9,7 @@ from typing import Any
 from children import Child
 
 MANIFEST = "rectool.json"
+UNFINISHED = f".{MANIFEST}.partial"
 TIMES = ("started", "wall_seconds", "peak_memory_bytes")
 """Of a manifest's `run`: what no two runs have in common."""
 HOW = ("--overwrite", "--update", "--resume")
@@ -21,10 +22,10 @@ def content(artifact: Path) -> dict[str, Any]:
     That is the one definition of "the same artifact" here: every file byte for byte; the manifest without when it
     was made, how long that took and how much memory, without rates (`..._per_second`), and without `HOW`. The
     manifest of a part (`projector/rectool.json`) is compared in the same way, and left out of the whole one's list of
-    files.
+    files. What `adopt`, which writes into the folder itself, leaves of its manifest when it is killed is no part of it.
     """
     found: dict[str, Any] = {}
-    for path in sorted(path for path in artifact.rglob("*") if path.is_file()):
+    for path in sorted(path for path in artifact.rglob("*") if path.is_file() and path.name != UNFINISHED):
         name = path.relative_to(artifact).as_posix()
         found[name] = _timeless(json.loads(path.read_text())) if path.name == MANIFEST else path.read_bytes()
     return found
