@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole story, offline, in seven to ten minutes on two cores: what ratings know, what a language model reads in
+# The whole story, offline, in about ten minutes on two cores: what ratings know, what a language model reads in
 # titles, what both know together, and what comes next. It ends in one report. Run it with: make quickstart
 #
 #   DATA  a data set that prep made, and LLM, a name on the Hugging Face hub or a folder: without them both are made here,

@@ -56,9 +56,11 @@ class Child:
         """`around` is entered in the process before the command begins."""
         self.errors = folder.with_name(f"{folder.name}.stderr")
         self.began = time.monotonic()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # until the command can answer it
         self.pid = os.fork()
         if self.pid == 0:
             _be(folder, words, self.errors, around or contextlib.nullcontext)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
     def wait(self, seconds: float = PATIENCE_SECONDS, *, stopped: bool = False) -> int | None:
         """How it ended, as subprocess says it: minus the number of a signal. None if it has not, or with `stopped`
@@ -124,6 +126,8 @@ def _run(around: Callable[[], AbstractContextManager[object]]) -> int:
 
     with around():
         try:
+            signal.signal(signal.SIGTERM, cli._terminate)  # as main does first of all
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
             cli.main()
         except SystemExit as end:
             return int(end.code or 0)

@@ -6,8 +6,7 @@ which a language model that has read books brings along: to find again what stan
 nothing of what anybody likes beyond the list itself. Words come first: a model learns within minutes to find one again
 and say so at once, and only then to say so after a question mark, or of a whole title. A prompt that asks for the next
 item can be learned in the same way: the list in its words, and as its answer a title that is like the list. Lists of
-exercises are drawn at random, so that there is nothing to learn of them: only what follows counts, and is learned in
-half of the time.
+exercises are drawn at random, so that there is nothing to learn of them: only what follows counts in the loss.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ COMMON = 0.25
 
 
 class Exercise(NamedTuple):
-    """A list that is only read, and what is learned after it."""
+    """What is only read, such as a list or nothing, and what is learned after it."""
 
     given: str
     learned: str
