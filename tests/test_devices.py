@@ -13,7 +13,7 @@ from rectool.devices import device_named, free_memory, used
 from rectool.errors import RectoolError
 
 CPU = torch.device("cpu")
-MEMINFO, CONTAINER = "/proc/meminfo", "/sys/fs/cgroup/memory"
+MEMINFO, CONTAINER, OLD_CONTAINER = "/proc/meminfo", "/sys/fs/cgroup/memory", "/sys/fs/cgroup/memory/memory"
 
 
 @pytest.fixture
@@ -42,6 +42,15 @@ def test_the_least_that_the_system_names(files: dict[str, str]) -> None:
     assert free_memory(CPU) == 2_000_000 - 600_000 + 200_000
     files[MEMINFO] = "nothing of the kind"
     assert free_memory(CPU) == 1_600_000
+
+
+def test_a_container_of_an_older_system(files: dict[str, str]) -> None:
+    files[MEMINFO] = "MemAvailable: 3000 kB\n"
+    files |= {f"{OLD_CONTAINER}.limit_in_bytes": "9223372036854771712\n", f"{OLD_CONTAINER}.usage_in_bytes": "600000\n"}
+    files[f"{OLD_CONTAINER}.stat"] = "inactive_file 7\ntotal_inactive_file 200000\ntotal_active_file 9\n"
+    assert free_memory(CPU) == 3_072_000
+    files[f"{OLD_CONTAINER}.limit_in_bytes"] = "2000000\n"
+    assert free_memory(CPU) == 2_000_000 - 600_000 + 200_000
 
 
 def test_this_machine() -> None:

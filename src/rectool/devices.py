@@ -13,6 +13,14 @@ import torch
 from rectool import launchers, processes
 from rectool.errors import RectoolError
 
+CONTROL = Path("/sys/fs/cgroup")
+CONTAINERS = (
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
+)
+"""Where Linux says what a container may take, what it has taken, and how much of that are files that it would give up:
+control groups of version 2 and of version 1."""
+
 
 def device_named(name: str) -> torch.device:
     """What `--device` stands for; of several processes each takes the GPU of its rank on its machine.
@@ -76,11 +84,11 @@ def free_memory(device: torch.device) -> int:
     with suppress(OSError, TypeError):
         said = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
         found.append(1024 * int(said[1]))  # type: ignore[index]
-    container = Path("/sys/fs/cgroup")
-    with suppress(OSError, ValueError, TypeError):
-        most, taken = (int((container / f"memory.{name}").read_text()) for name in ("max", "current"))
-        files = re.search(r"^inactive_file (\d+)$", (container / "memory.stat").read_text(), re.MULTILINE)
-        found.append(most - taken + int(files[1]))  # type: ignore[index]
+    for most, taken, stated, files in CONTAINERS:
+        with suppress(OSError, ValueError, TypeError):
+            said = re.search(rf"^{files} (\d+)$", (CONTROL / stated).read_text(), re.MULTILINE)
+            limit, used_up = (int((CONTROL / name).read_text()) for name in (most, taken))
+            found.append(limit - used_up + int(said[1]))  # type: ignore[index]
     return max(0, min(found))
 
 
