@@ -20,12 +20,12 @@ from rectool.evaluation.runs import Measure, Peers, Run, names_of
 Values = Mapping[str, float | None]
 
 
-def run(name: str, values: Values, group: str = "all", **about: Any) -> Run:
+def run(name: str, values: Values, group: str = "all", *, rows: int = 10, **about: Any) -> Run:
     """A result with these metrics that stands nowhere."""
     data = Parent("dataset", "dataset", "../data", {"users": "u", "items": "i", "interactions": "x"})
     manifest = Manifest("result", 1, "0", [], ".", {}, 0, [data], {}, {"artifact": f"sha256:{name}"}, {})
     measures = {
-        (group, metric): Measure(group, metric, value, rows=10, users=5, skipped_users=1)
+        (group, metric): Measure(group, metric, value, rows=rows, users=5, skipped_users=1)
         for metric, value in values.items()
     }
     described = {"task": "ctr", "split": "test", "warm": "seen", **about}
@@ -106,12 +106,12 @@ def test_notes_say_how_many_users_uauc_leaves_out() -> None:
 
 
 def test_groups_come_in_a_stated_order_and_metrics_as_they_are() -> None:
-    runs = [run("a", {"uauc": 0.5}, "cold-item"), run("b", {"auc": 0.5}, "mine"), run("c", {"uauc": 0.5}, "all")]
+    runs = [run("a", {"uauc": 0.5}, "cold-item"), run("b", {"auc": 0.5}, "mine"), run("c", {"uauc": 0.5}, rows=1)]
     assert compare.groups_of(runs) == ["all", "cold-item", "mine"]
     assert compare.metrics_of(runs) == ["uauc", "auc"]
     compared = compare.compare(runs)
     assert [grid.title for grid in tables.grids(compared, compared.groups, compared.metrics)] == [
-        "all (10 rows)",
+        "all (1 row)",
         "cold-item (10 rows)",
         "mine (10 rows)",
     ]

@@ -150,8 +150,11 @@ def number(value: float) -> str:
 
 
 def _title(comparison: Comparison, group: str) -> str:
-    rows = {count for run in comparison.runs if (count := run.rows(group)) is not None}
-    return f"{group} ({rows.pop():,} rows)" if len(rows) == 1 else group
+    counts = {count for run in comparison.runs if (count := run.rows(group)) is not None}
+    if len(counts) != 1:
+        return group
+    rows = counts.pop()
+    return f"{group} ({rows:,} row{'s' * (rows != 1)})"
 
 
 def _cell(comparison: Comparison, run: Run, group: str, metric: str) -> Cell:
