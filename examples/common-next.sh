@@ -6,6 +6,8 @@
 #   NOUN  what prompts call items, such as games           SEED  of everything
 #   SHALLOW, DEEP  layers of HatLLM's lower and upper mask; with LLM 8 and 2, with the small model of four layers 1 and 2
 #   RATE  the learning rate
+#   TUNE  all flags of how long and how fast; 400 steps of the small model are a beginning, and "--learning-rate 2e-3
+#         --batch-size 64 --steps 1200 --validate-steps 100 --patience 0" takes it further (docs/results.md)
 #   EXCLUDE  what ranks leave out: none, as in the paper, or history
 #
 # On a GPU: DATA=data/games LLM=meta-llama/Llama-3.2-3B NOUN=games bash examples/hatllm.sh
