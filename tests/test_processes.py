@@ -180,6 +180,27 @@ def test_what_another_process_alone_meets_is_told_by_it(fake: Callable[..., list
     assert "--resume continues it" in ends[0].stderr
 
 
+@pytest.mark.parametrize(("failed", "expected"), [(True, 2), (False, 143)])
+def test_the_main_process_that_is_ended_since_another_has_failed_has_its_code(
+    failed: bool, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Launchers send SIGTERM to all when one has ended; the one that failed has told why."""
+    store = torch.distributed.HashStore()  # type: ignore[attr-defined]
+    store.set(f"{processes.LEFT} 1", "")
+    if failed:
+        store.set(processes.FAILED, "2")
+    handled: dict[int, Any] = {}
+    monkeypatch.setattr(signal, "signal", handled.__setitem__)
+    monkeypatch.setattr(processes._shared, "store", store)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(SystemExit) as end:
+        processes.together(lambda: sys.exit(143), everywhere=True)
+    assert end.value.code == expected
+    assert store.get(processes.END) == str(expected).encode()
+    assert handled == {signal.SIGTERM: signal.SIG_IGN}, "its code stands"
+
+
 @pytest.mark.parametrize("killed", [0, 1])
 def test_a_process_that_is_killed_ends_the_other(killed: int, fake: Callable[..., list[Ended]]) -> None:
     started = time.monotonic()

@@ -148,6 +148,8 @@ def main() -> NoReturn:
         code = MISTAKE
     except SystemExit as end:
         code = end.code
+        if code == TERMINATED and processes.is_main():
+            console.error("terminated; no artifact was written")
     except Exception as problem:
         if debug:
             raise
@@ -183,8 +185,6 @@ def _explain(problem: Exception) -> int:
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
-    if processes.is_main():
-        console.error("terminated; no artifact was written")
     sys.exit(TERMINATED)
 
 

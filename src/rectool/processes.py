@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -243,9 +244,9 @@ def _lead(work: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         code = 130
         raise
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 1
-        raise
+    except SystemExit as end:  # such as by a launcher, since another process has failed
+        code = _told_by_another() or (end.code if isinstance(end.code, int) else 1)
+        raise SystemExit(code) from end
     except RectoolError as problem:
         code = problem.exit_code
         raise
@@ -254,7 +255,11 @@ def _lead(work: Callable[[], None]) -> None:
 
 
 def _tell_end(code: int) -> None:
-    """Tell the others, and wait until they know: the store may live in this process."""
+    """Tell the others, and wait until they know: the store may live in this process.
+
+    The end is certain, and a launcher that ends all because one has ended does not change it.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     store = _shared.store
     assert store is not None
     all_left = [f"{LEFT} {other}" for other in range(1, world_size())]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -45,3 +48,17 @@ class StopRequests:
             raise KeyboardInterrupt
         self.reason = SIGNALS[signal.Signals(number)]
         self.interrupted = number == signal.SIGINT
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Within its block SIGINT and SIGTERM are ignored: for what a run that ends anyway still puts in order."""
+    if threading.current_thread() is not threading.main_thread():  # which alone is disturbed
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -253,6 +253,37 @@ def test_an_error_while_writing_leaves_nothing(workshop: Any, whole: Callable[..
         assert whole(out).manifest.seed == OLD
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_amid_what_is_put_in_order_after_an_error_leaves_nothing(
+    number: signal.Signals, workshop: Any, whole: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a second Ctrl-C, or a launcher's SIGTERM because another process has ended."""
+    out = workshop.dataset("x", seed=OLD)
+    seen: list[int] = []
+    discard = folder.discard_partial
+
+    def disturbed(*arguments: Any) -> None:
+        if folder.partial_of(out).exists():
+            signal.raise_signal(number)
+        discard(*arguments)
+
+    monkeypatch.setattr(folder, "discard_partial", disturbed)
+    before = signal.signal(number, lambda number, _: seen.append(number))
+    try:
+        with (
+            pytest.raises(ValueError, match="first"),
+            write(out, "dataset", Making(["rectool"], {}, NEW, []), replace=True),
+        ):
+            raise ValueError("first")
+        assert seen == []
+        signal.raise_signal(number)
+        assert seen == [number], "only there"
+    finally:
+        signal.signal(number, before)
+    assert os.listdir(workshop.root) == ["x"]
+    assert whole(out).manifest.seed == OLD
+
+
 def test_an_incomplete_artifact_is_not_put_in_place(workshop: Any, whole: Callable[..., Any]) -> None:
     out = workshop.dataset("x", seed=OLD)
     with (

@@ -21,6 +21,7 @@ from rectool.artifacts import checking, digests, folder, kinds, manifest, unfini
 from rectool.artifacts.artifact import is_whole, manifest_exists
 from rectool.artifacts.manifest import FileRecord, Manifest, Parent
 from rectool.errors import RectoolError, Stopped, disk_errors
+from rectool.stopping import undisturbed
 
 LIBRARIES = ("duckdb", "matplotlib", "numpy", "pyarrow", "safetensors", "torch", "transformers", "peft")
 
@@ -161,7 +162,7 @@ def write(
                 folder.write_durably(partial / manifest.NAME, manifest_text)
                 folder.put_in_place(out)
         except BaseException as problem:
-            with suppress(OSError):  # where the disk refuses this, too, the next writer does it
+            with undisturbed(), suppress(OSError):  # where the disk refuses this, too, the next writer does it
                 folder.put_back(out)
                 if not (resumable and _is_of_use(partial)):
                     folder.discard_partial(out, manifest.NAME)
