@@ -79,7 +79,14 @@ def on_terminal(
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
     kept = os.environ.keys() - {"COLUMNS", "NO_COLOR", *following.KEEPERS}
     environment = {**{name: os.environ[name] for name in kept}, "TERM": "xterm-256color", **more}
-    running = subprocess.Popen(words, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    running = subprocess.Popen(
+        words,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's background ignores it
+    )
     os.close(theirs)
     found, deadline = b"", time.monotonic() + 120
     while time.monotonic() < deadline:
