@@ -58,6 +58,8 @@ def test_what_makes_no_sense(kind: Any, given: dict[str, Any], said: str) -> Non
 
 def test_names_come_in_one_order() -> None:
     assert SoftTokenSettings(tokens="warm, user").names() == ("user", "warm")
+    assert SoftTokenSettings(tokens="warm, user") == SoftTokenSettings(tokens="user,warm"), "one setting to --update"
+    assert Freezing(train="cf, projector") == Freezing(train="projector,cf")
     assert SoftTokenSettings().names() is None
     assert Freezing(train="lora,cf").parts() == ("cf", "lora")
 

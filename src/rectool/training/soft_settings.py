@@ -133,8 +133,9 @@ class SoftTokenSettings:
         at_least(self, "tokens_per_id", 1)
         if self.expansion is not None and not 0 < self.expansion < float("inf"):
             raise RectoolError(f"--expansion {self.expansion} must be above 0")
-        if self.tokens is not None:
-            self.names()
+        names = self.names()
+        if names is not None:
+            object.__setattr__(self, "tokens", ",".join(names))  # one setting to --update, in whatever order
 
     def names(self) -> tuple[Token, ...] | None:
         """The tokens that were asked for, in the order of `Token`; None where it was left open."""
@@ -214,6 +215,7 @@ class Freezing(Asking):
         if self.unknown_share is not None and not 0 <= self.unknown_share < 1:
             raise RectoolError(f"--unknown-share {self.unknown_share} must be from 0 to below 1")
         parts = self.parts()
+        object.__setattr__(self, "train", ",".join(parts))  # one setting to --update, in whatever order
         self.text_share(0.0)
         if self.mixes and not {"lora", "head"} & set(parts):
             raise RectoolError(
